@@ -4,7 +4,7 @@ A stage is three words: which rows of the input embeddings train, which rows of 
 embeddings train, and how the internal layers train. A stage number is only a name for such a
 triple, so a stage of one's own is written with the same three words.
 
-This module knows nothing of Axolotl, and of torch only what a mask needs: nothing.
+This module knows nothing of Axolotl and nothing of torch.
 """
 
 from __future__ import annotations
