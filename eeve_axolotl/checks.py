@@ -39,7 +39,9 @@ def check_config(cfg: Mapping, stage: Stage) -> None:
         )
     trainer = cfg.get("trainer_cls")
     if trainer and trainer != TRAINER:
-        raise EEVEError(f"`trainer_cls: {trainer}` would replace the trainer that keeps rows frozen; remove it")
+        raise EEVEError(
+            f"`trainer_cls: {trainer}` would replace the trainer that keeps rows frozen; remove it"
+        )
     _check_adapter(cfg, stage)
     _check_modules_to_save(cfg, stage)
 
@@ -133,9 +135,7 @@ def _who_makes(base: str, cfg: Mapping) -> str:
             if _same(base, output):
                 return f"it is what {other} makes: run `axolotl train {other}` first"
             if _same(base, Path(output) / "merged"):
-                return (
-                    f"it is what {other} makes: run `axolotl train {other}` and then `axolotl merge-lora {other}` first"
-                )
+                return f"it is what {other} makes: run `axolotl train {other}` and then `axolotl merge-lora {other}` first"
     return "run the stage that makes it first, or give the directory of a model"
 
 

@@ -37,9 +37,7 @@ def truncated(tokenizer, base_vocab_size: int) -> Tokenizer:
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
     model["vocab"] = vocab
     model["merges"] = [
-        [left, right]
-        for left, right in pairs
-        if left in vocab and right in vocab and left + right in vocab
+        [left, right] for left, right in pairs if left in vocab and right in vocab and left + right in vocab
     ]
     state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < base_vocab_size]
     state["post_processor"] = None  # adds bos/eos, which are no subwords
@@ -100,9 +98,7 @@ def speller(base: Tokenizer):
     def spell(token: int) -> bytes:
         piece = base.id_to_token(token)
         if byte_level:
-            return b"".join(
-                bytes([alphabet[char]]) if char in alphabet else char.encode() for char in piece
-            )
+            return b"".join(bytes([alphabet[char]]) if char in alphabet else char.encode() for char in piece)
         if len(piece) == 6 and piece.startswith("<0x"):
             return bytes([int(piece[3:5], 16)])
         return piece.replace("▁", " ").encode()

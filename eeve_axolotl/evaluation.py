@@ -56,7 +56,9 @@ def read_texts(path: str | Path, limit: int | None = None) -> list[str]:
 
 
 @torch.no_grad()
-def score(model, tokenizer, texts: Iterable[str], *, max_length: int = 1024, batch_size: int = 8) -> TextScore:
+def score(
+    model, tokenizer, texts: Iterable[str], *, max_length: int = 1024, batch_size: int = 8
+) -> TextScore:
     """Score `texts` under `model`: every token of every text is predicted once.
 
     A text begins with the tokenizer's bos token, which is context only. A text longer than

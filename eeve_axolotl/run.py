@@ -48,7 +48,9 @@ class StageRun:
         if not isinstance(block, dict):
             raise EEVEError(f"`eeve: {block}` is not a block of keys; write `eeve: {{stage: 1}}`")
         try:
-            settings = EEVESettings.model_validate(block.to_dict() if hasattr(block, "to_dict") else dict(block))
+            settings = EEVESettings.model_validate(
+                block.to_dict() if hasattr(block, "to_dict") else dict(block)
+            )
         except ValidationError as error:
             raise EEVEError(explain(error, "the `eeve:` block")) from None
         return cls(settings, settings.resolved())
@@ -60,7 +62,10 @@ class StageRun:
             cfg["lora_modules_to_save"] = checks.modules_to_save(cfg, self.stage) or None
         if not self.stage.backward_through_layers and cfg.get("gradient_checkpointing"):
             # It would recompute, and ask for gradients of, layers that no gradient passes through.
-            LOG.info("stage %s needs no backward pass through the layers: gradient checkpointing off", self.stage.name)
+            LOG.info(
+                "stage %s needs no backward pass through the layers: gradient checkpointing off",
+                self.stage.name,
+            )
             cfg["gradient_checkpointing"] = False
 
     def note_checkpoint(self, model) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from axolotl.core.trainers.base import AxolotlTrainer
 
-from eeve_axolotl.errors import EEVEError
-
 
 class EEVETrainer(AxolotlTrainer):
     """Axolotl's trainer for one EEVE stage.

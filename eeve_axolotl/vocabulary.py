@@ -95,7 +95,9 @@ def resolve(
         )
     if base_tokenizer is not None:
         _check_first_ids(tokenizer, base_tokenizer, base_size)
-    return Vocabulary(base_size, size, _uninitialised_from(base_size, size, checkpoint_rows, mark, base_tokenizer))
+    return Vocabulary(
+        base_size, size, _uninitialised_from(base_size, size, checkpoint_rows, mark, base_tokenizer)
+    )
 
 
 def _agreed_base_size(explicit: int | None, manifest: int | None, marked: int | None) -> int | None:

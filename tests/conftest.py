@@ -94,4 +94,6 @@ def tiny_llama(vocab_size: int, hidden_size: int = 32, seed: int = 0, **config):
         bos_token_id=1,
         eos_token_id=2,
     )
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, hidden_size=hidden_size, **{**settings, **config}))
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=vocab_size, hidden_size=hidden_size, **{**settings, **config})
+    )

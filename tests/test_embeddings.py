@@ -8,7 +8,7 @@ from eeve_axolotl.errors import EEVEError
 from tests.conftest import extended, tiny_llama
 
 BASE = 32000
-WORDS = ["안녕", "▁학교", "갂", "▁갂"]  # in the base: 안 녕 학 교; not in the base: 갂
+WORDS = ["하지", "▁학교", "갂", "▁갂", "▁지금"]  # in the base: 하 지 학 교; not in the base: 갂
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +30,18 @@ def pieces(base_tokenizer, text):
 def test_the_truncated_tokenizer_is_the_base_tokenizer(tokenizer, base_tokenizer):
     cut = embeddings.truncated(tokenizer, BASE)
     for text in ["안녕하세요, 오늘은 날씨가 좋네요.", "Hello, the weather is nice today.", "  갂 \n\t→ 日本"]:
-        assert cut.encode(text, add_special_tokens=False).ids == base_tokenizer(text, add_special_tokens=False).input_ids
+        assert (
+            cut.encode(text, add_special_tokens=False).ids
+            == base_tokenizer(text, add_special_tokens=False).input_ids
+        )
 
 
 def test_subwords_are_the_base_tokenizers(tokenizer, base_tokenizer):
     subwords = dict(zip(range(BASE, len(tokenizer)), embeddings.subwords(tokenizer, BASE), strict=True))
     bytes_of = base_tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in "갂".encode()])
     boundary = base_tokenizer.convert_tokens_to_ids("▁")
-    new = {token: tokenizer.convert_tokens_to_ids(token) for token in ["안녕", "▁학교", "갂", "▁갂"]}
-    assert subwords[new["안녕"]] == pieces(base_tokenizer, "안녕")
+    new = {token: tokenizer.convert_tokens_to_ids(token) for token in ["하지", "▁학교", "갂", "▁갂"]}
+    assert subwords[new["하지"]] == pieces(base_tokenizer, "하지")
     assert subwords[new["▁학교"]] == [boundary, *pieces(base_tokenizer, "학교")]
     assert subwords[new["갂"]] == bytes_of
     assert subwords[new["▁갂"]] == [boundary, *bytes_of]
@@ -49,7 +52,7 @@ def test_an_input_row_is_the_mean_of_its_subwords_rows(tokenizer, base_tokenizer
     embeddings.initialise(model, tokenizer, BASE, BASE)
     rows = model.get_input_embeddings().weight
     torch.testing.assert_close(
-        rows[tokenizer.convert_tokens_to_ids("안녕")], rows[pieces(base_tokenizer, "안녕")].mean(0)
+        rows[tokenizer.convert_tokens_to_ids("하지")], rows[pieces(base_tokenizer, "하지")].mean(0)
     )
 
 
@@ -68,8 +71,10 @@ def test_our_rule_skips_a_bare_boundary_and_keeps_a_characters_bytes_together(to
     report = embeddings.initialise(model, tokenizer, BASE, BASE, output="first_character")
     rows = model.get_output_embeddings().weight
     assert torch.equal(rows[tokenizer.convert_tokens_to_ids("▁학교")], rows[pieces(base_tokenizer, "학")[0]])
-    assert torch.equal(rows[tokenizer.convert_tokens_to_ids("안녕")], rows[pieces(base_tokenizer, "안")[0]])
-    spelled = rows[base_tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in "갂".encode()])].mean(0)
+    assert torch.equal(rows[tokenizer.convert_tokens_to_ids("하지")], rows[pieces(base_tokenizer, "하")[0]])
+    spelled = rows[base_tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in "갂".encode()])].mean(
+        0
+    )
     torch.testing.assert_close(rows[tokenizer.convert_tokens_to_ids("▁갂")], spelled)
     literal = embeddings.initialise(prepared(tokenizer), tokenizer, BASE, BASE, output="first_subword")
     assert report.distinct_output_rows > literal.distinct_output_rows
@@ -108,7 +113,7 @@ def test_tied_embeddings_are_set_once_by_the_input_rule(tokenizer, base_tokenize
     embeddings.initialise(model, tokenizer, BASE, BASE, output="first_subword")
     rows = model.get_output_embeddings().weight
     torch.testing.assert_close(
-        rows[tokenizer.convert_tokens_to_ids("안녕")], rows[pieces(base_tokenizer, "안녕")].mean(0)
+        rows[tokenizer.convert_tokens_to_ids("하지")], rows[pieces(base_tokenizer, "하지")].mean(0)
     )
 
 

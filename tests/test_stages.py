@@ -31,7 +31,9 @@ def test_only_stages_2_and_4_need_no_backward_pass_through_the_layers():
 def test_a_stage_number_is_only_a_name_for_its_three_words(number):
     from eeve_axolotl.args import EEVESettings
 
-    words = dict(zip(("input_embeddings", "output_embeddings", "internal_layers"), PAPER[number], strict=True))
+    words = dict(
+        zip(("input_embeddings", "output_embeddings", "internal_layers"), PAPER[number], strict=True)
+    )
     by_number, by_words = EEVESettings(stage=number).resolved(), EEVESettings(**words).resolved()
     assert (by_words.input_embeddings, by_words.output_embeddings, by_words.internal_layers) == (
         by_number.input_embeddings,

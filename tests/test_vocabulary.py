@@ -71,7 +71,9 @@ def test_a_tokenizer_whose_first_ids_are_not_the_bases_is_refused(tokenizer, bas
 
 
 def test_disagreeing_sizes_are_named(tokenizer):
-    with pytest.raises(EEVEError, match=r"eeve.base_vocab_size says 31,000, the tokenizer's manifest says 32,000"):
+    with pytest.raises(
+        EEVEError, match=r"eeve.base_vocab_size says 31,000, the tokenizer's manifest says 32,000"
+    ):
         resolve(tokenizer, BASE, explicit=31000, manifest=BASE)
 
 
