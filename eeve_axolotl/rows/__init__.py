@@ -1,0 +1,29 @@
+"""Freezing rows: which rows of the embeddings train, the guarantee that no other moves, and its proof.
+
+    plan = resolve(model, STAGES[3], base_vocab_size=32000)  # what trains; refuses what makes no sense
+    frozen = freeze(model, plan)  # before the optimiser is built and the model is wrapped
+    before = frozen.fingerprint()  # after the model is wrapped or sharded, before the first step
+    ...  # train with any optimiser over model.parameters() that require gradients
+    before.check(frozen.fingerprint())  # raises if anything frozen has changed
+    frozen.remove()  # the model as it was, with the new rows in place
+
+This package knows nothing of Axolotl: it needs torch, and the accessors `get_input_embeddings` and
+`get_output_embeddings` of transformers. docs/frozen_rows.md says how it works and what it supports.
+"""
+
+from eeve_axolotl.rows.fingerprint import Fingerprint, FrozenMovedError, fingerprint
+from eeve_axolotl.rows.freezing import FrozenRows, freeze, optimizer_state_bytes
+from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, resolve, untie
+
+__all__ = [
+    "Fingerprint",
+    "FrozenMovedError",
+    "FrozenRows",
+    "MatrixPlan",
+    "RowPlan",
+    "fingerprint",
+    "freeze",
+    "optimizer_state_bytes",
+    "resolve",
+    "untie",
+]

@@ -1,0 +1,245 @@
+"""Putting a plan into force on a model, and taking it off again."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.rows.fingerprint import Fingerprint, fingerprint
+from eeve_axolotl.rows.modules import ROWS, _Rows, install, uninstall
+from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, raw, shape_of
+from eeve_axolotl.stages import Layers, Rows
+
+
+def freeze(model: nn.Module, plan: RowPlan) -> FrozenRows:
+    """Makes exactly what `plan` names trainable in `model`, in place.
+
+    Call it after the embeddings have their final size and adapters are on, and before the optimiser is built
+    and the model is wrapped or sharded (DDP, FSDP2, DeepSpeed). A plan still in force is taken off first, so
+    a scheduler can go from stage to stage; every stage needs an optimiser of its own.
+
+    Raises EEVEError when the stage trains adapters and the model has none.
+    """
+    previous = getattr(model, "_eeve_frozen_rows", None)
+    if previous is not None:
+        previous.remove()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    if plan.stage.internal_layers is not Layers.FROZEN:
+        _train_internal_layers(model, plan)
+    table, head = model.get_submodule(plan.inputs.module), model.get_submodule(plan.outputs.module)
+    for module, matrix in ((table, plan.inputs), (head, plan.outputs)):
+        if matrix.rows is Rows.ALL:
+            for name in ROWS:
+                if raw(module, name) is not None:
+                    raw(module, name).requires_grad_(True)
+        elif matrix.rows is Rows.NEW:
+            install(module, matrix.start, matrix.stop, table if plan.tied and module is head else None)
+    cut = None
+    if not plan.backward_through_layers:
+        # transformers makes the embeddings' output require a gradient for adapters and for reentrant
+        # checkpointing; here nothing below the head trains, and that would build the whole graph.
+        if hasattr(model, "disable_input_require_grads"):
+            model.disable_input_require_grads()
+        cut = head.register_forward_pre_hook(_cut_graph)
+    frozen = FrozenRows(model, plan, cut)
+    model._eeve_frozen_rows = frozen
+    return frozen
+
+
+class FrozenRows:
+    """A plan in force on a model: what trains, proof of what does not, and the way back."""
+
+    def __init__(self, model: nn.Module, plan: RowPlan, cut=None):
+        self.model, self.plan = model, plan
+        self._cut = cut
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter that trains, by name: what an optimiser may hold."""
+        return {name: each for name, each in self.model.named_parameters() if each.requires_grad}
+
+    def protect(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """Takes everything out of an optimiser, in place, that this stage does not train.
+
+        Frozen rows are no part of any Parameter that trains, so an optimiser built from the model's
+        parameters after `freeze` needs no protection. This is for one that was built before, or is carried
+        over from an earlier stage: its stale momentum would go on moving what is now frozen. It also makes
+        the optimiser refuse a checkpoint that another stage left.
+        """
+        trained = {id(each) for each in self.model.parameters() if each.requires_grad}
+        for group in optimizer.param_groups:
+            group["params"] = [each for each in group["params"] if id(each) in trained]
+        kept = [group for group in optimizer.param_groups if group["params"]]
+        if not kept:
+            raise EEVEError(
+                f"The optimiser holds nothing that stage {self.plan.stage.name} trains: build it after the "
+                "rows are "
+                "frozen, one optimiser a stage."
+            )
+        optimizer.param_groups[:] = kept
+        for parameter in [each for each in optimizer.state if id(each) not in trained]:
+            del optimizer.state[parameter]
+        _keep_embeddings_in_32_bit(optimizer, self.model.get_submodule(self.plan.inputs.module))
+        optimizer.register_load_state_dict_post_hook(self._refuse_other_state)
+        return optimizer
+
+    def fingerprint(self) -> Fingerprint:
+        """Checksums of everything that must not change in this stage (see `fingerprint`). In a sharded run
+        every rank must call it; all get the same answer."""
+        return fingerprint(self.model, self.plan)
+
+    def merge(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Puts the trained rows where they belong in a state dict, in place, and drops their own keys.
+
+        Only needed where a state dict was not made by `model.state_dict()`: DeepSpeed ZeRO-3 gathers one
+        parameter by parameter. Does nothing to one that is merged already.
+        """
+        for name, module in self.model.named_modules():
+            if not isinstance(module, _Rows):
+                continue
+            start, stop = module._rows_range
+            for whole_name, rows_name in ROWS.items():
+                rows = state_dict.pop(f"{name}.{rows_name}", None)
+                whole = state_dict.get(f"{name}.{whole_name}")
+                if rows is not None and whole is not None:
+                    whole[start:stop].copy_(rows)
+        return state_dict
+
+    def sync(self) -> None:
+        """Brings the whole matrices up to date with their trained rows where sharding keeps the two apart.
+
+        `model.state_dict()` does it by itself. Under DeepSpeed ZeRO-3 call it before the engine writes
+        weights. Every rank must call it.
+        """
+        for module in self.model.modules():
+            if isinstance(module, _Rows):
+                module.write_back()
+
+    def remove(self) -> None:
+        """Takes the plan off: the model has its own classes and parameters again, all frozen as they are."""
+        if self._cut is not None:
+            self._cut.remove()
+            self._cut = None
+        for module in self.model.modules():
+            uninstall(module)
+        if getattr(self.model, "_eeve_frozen_rows", None) is self:
+            del self.model._eeve_frozen_rows
+
+    def record(
+        self,
+        before: Fingerprint | None = None,
+        after: Fingerprint | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> dict:
+        """What the stage's record keeps: rows trained and frozen, optimiser bytes, fingerprints."""
+        parameters = {id(each): each for each in self.model.parameters()}.values()
+        record = {
+            "stage": self.plan.stage.name,
+            "tied": self.plan.tied,
+            **{matrix.role: _matrix_record(matrix) for matrix in (self.plan.inputs, self.plan.outputs)},
+            "parameters_trained": sum(_numel(each) for each in parameters if each.requires_grad),
+        }
+        if optimizer is not None:
+            record["optimizer_state_bytes"] = optimizer_state_bytes(optimizer)
+        if before is not None:
+            record["fingerprint_before"] = before.summary()
+        if after is not None:
+            record["fingerprint_after"] = after.summary()
+        if before is not None and after is not None:
+            record["moved"] = before.moved(after)
+        return record
+
+    def _refuse_other_state(self, optimizer: torch.optim.Optimizer) -> None:
+        for parameter, state in optimizer.state.items():
+            for key in ("exp_avg", "exp_avg_sq", "momentum_buffer", "state1", "state2", "z"):
+                value = state.get(key) if isinstance(state, dict) else None
+                if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise EEVEError(
+                        f"The optimiser state in the checkpoint is another stage's: it has {key} of shape "
+                        f"{tuple(value.shape)} for {tuple(parameter.shape)} trained; start stage "
+                        f"{self.plan.stage.name} without `resume_from_checkpoint`, from the earlier stage's "
+                        "weights."
+                    )
+
+
+def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of an optimiser's state that this process holds (of a sharded state, this rank's shards)."""
+    while not isinstance(optimizer, torch.optim.Optimizer) or not optimizer.state:
+        inner = getattr(optimizer, "optimizer", None)  # Accelerate's and DeepSpeed's wrappers
+        if inner is None:
+            break
+        optimizer = inner
+
+    def size(value) -> int:
+        if isinstance(value, torch.Tensor):
+            value = value.to_local() if hasattr(value, "placements") else value
+            return value.numel() * value.element_size()
+        if isinstance(value, dict):
+            return sum(size(each) for each in value.values())
+        if isinstance(value, (list, tuple)):
+            return sum(size(each) for each in value)
+        return 0
+
+    return sum(size(state) for state in optimizer.state.values())
+
+
+def _cut_graph(head: nn.Module, args: tuple) -> tuple | None:
+    hidden = args[0]
+    if not hidden.requires_grad:
+        return None
+    warnings.warn(
+        "Only the output embeddings train in this stage, but something asked for gradients of the input "
+        "embeddings' "
+        "output (gradient checkpointing, or `enable_input_require_grads`): the gradient is cut at the head, "
+        "and the "
+        "memory for a graph through the internal layers is wasted. Set `gradient_checkpointing: false`.",
+        stacklevel=2,
+    )
+    return (hidden.detach(), *args[1:])
+
+
+def _train_internal_layers(model: nn.Module, plan: RowPlan) -> None:
+    embeddings = {
+        id(each)
+        for matrix in plan.matrices
+        for each in model.get_submodule(matrix.module).parameters(recurse=False)
+    }
+    found = False
+    for name, parameter in model.named_parameters():
+        if id(parameter) in embeddings or ".original_module." in name:
+            continue
+        if plan.stage.internal_layers is Layers.FULL or "lora_" in name:
+            if parameter.is_floating_point():
+                parameter.requires_grad_(True)
+                found = True
+    if not found:
+        raise EEVEError(
+            f"Stage {plan.stage.name} trains the internal layers with adapters, but the model has none: set "
+            "`adapter: qlora` with `load_in_4bit: true` and `lora_target_linear: true`."
+        )
+
+
+def _keep_embeddings_in_32_bit(optimizer: torch.optim.Optimizer, table: nn.Module) -> None:
+    """transformers keeps the state of nn.Embedding weights in 32 bits under bitsandbytes' 8-bit Adam, as
+    bitsandbytes advises; it names the attribute `weight`, so the trained rows need the same said of them."""
+    manager = getattr(optimizer, "mng", None)
+    if manager is None or not isinstance(table, _Rows):
+        return
+    if (table, "weight", {"optim_bits": 32}) in manager.module_weight_config_triple:
+        manager.register_module_override(table, ROWS["weight"], {"optim_bits": 32})
+
+
+def _matrix_record(matrix: MatrixPlan) -> dict:
+    return {
+        "rows_trained": matrix.trained,
+        "rows_frozen": matrix.frozen,
+        "first_trained_row": matrix.start if matrix.trained else None,
+        "rows": matrix.total,
+    }
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    return int(torch.Size(shape_of(parameter)).numel())

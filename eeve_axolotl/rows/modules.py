@@ -1,0 +1,314 @@
+"""An embedding table and a head of which only the rows [start, stop) train.
+
+The rows that train are a Parameter of their own, `trained_rows`. The whole matrix stays registered as
+`weight` and never requires a gradient, so no optimiser, no weight decay, no stale momentum, no gradient
+reduction and no sharding ever has a reason to touch it: frozen rows are safe by construction, and
+gradients, optimiser state and traffic exist for the trained rows alone.
+
+The two must read as one matrix. In one process and under DDP `trained_rows` shares the storage of
+`weight[start:stop]`, so they are one. Sharding (FSDP2, ZeRO) gives each a storage of its own; the rows are
+then copied into the gathered `weight` whenever it is about to be read.
+
+`state_dict()` shows `weight` as it should be and no `trained_rows`, so checkpoints are ordinary ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+ROWS = {"weight": "trained_rows", "bias": "trained_bias"}
+
+
+def install(module: nn.Module, start: int, stop: int, rows_from: nn.Module | None = None) -> None:
+    """Makes [start, stop) the only rows of `module` (an Embedding or Linear) that train.
+
+    `rows_from` is the other module of a tied pair, already installed, whose rows this one shares.
+    """
+    mixin = RowsEmbedding if isinstance(module, nn.Embedding) else RowsHead
+    base = type(module)
+    # The mixin sits right before nn.Embedding / nn.Linear in the order of resolution, so that a subclass's
+    # own forward (Gemma scales its embeddings) still runs and reaches ours through super().
+    bases = (mixin,) if base in (nn.Embedding, nn.Linear) else (base, mixin)
+    module._rows_base_class = base
+    module._rows_range = (start, stop)
+    module._rows_tied = False
+    for name, rows_name in ROWS.items():
+        whole = module._parameters.get(name)
+        if whole is None:
+            continue
+        whole.requires_grad_(False)
+        if rows_from is not None and name == "weight":
+            module._parameters[rows_name] = rows_from._parameters[rows_name]
+            module._rows_tied = rows_from._rows_tied = True
+        else:
+            with _gathered(whole):
+                rows = whole.data[start:stop]
+                # A partitioned matrix is let go again, so its rows cannot share its storage.
+                rows = rows.clone() if hasattr(whole, "ds_id") else rows
+                module.register_parameter(rows_name, nn.Parameter(rows))
+    module.__class__ = type(f"Rows{base.__name__}", bases, {"__module__": __name__})
+
+
+def uninstall(module: nn.Module) -> None:
+    """Undoes `install`: the trained rows are part of `weight`, which stays frozen; nothing else remains."""
+    if not isinstance(module, _Rows):
+        return
+    module.write_back()
+    module.__class__ = module._rows_base_class
+    for rows_name in ROWS.values():
+        module._parameters.pop(rows_name, None)
+    for name in ("_rows_base_class", "_rows_range", "_rows_tied"):
+        delattr(module, name)
+
+
+class _Rows(nn.Module):
+    """What table and head share: keeping the trained rows and the whole matrix one."""
+
+    def whole(self, name: str = "weight") -> torch.Tensor | None:
+        """The matrix (or bias) as it is to be read now, carrying no gradient."""
+        whole = self._parameters.get(name)
+        if whole is not None:
+            _overlay(whole, self._parameters[ROWS[name]], *self._rows_range)
+        return whole
+
+    def exposed(self, name: str) -> torch.Tensor | None:
+        """The matrix (or bias) as a tensor whose gradient reaches the trained rows.
+
+        This is what `module.weight` gives, for code that reads it past the module's forward: fused linear
+        cross-entropy kernels (Liger, cut cross-entropy) do, and so do heads with a forward of their own.
+        """
+        whole = self.whole(name)
+        if whole is None or not torch.is_grad_enabled():
+            return whole
+        rows = self._parameters[ROWS[name]]
+        return _Expose.apply(whole, rows, *self._rows_range) if rows.requires_grad else whole
+
+    # nn.Module keeps parameters in `_parameters`, so these properties shadow reading only.
+    @property
+    def weight(self):
+        # transformers ties by assigning one module's weight to the other, which needs the Parameter itself.
+        return self.whole("weight") if self._rows_tied else self.exposed("weight")
+
+    def write_back(self) -> None:
+        """Brings `weight[start:stop]` up to date. It gathers the rows under FSDP2: every rank must call it."""
+        for name, rows_name in ROWS.items():
+            whole, rows = self._parameters.get(name), self._parameters.get(rows_name)
+            if whole is None or rows is None or whole.is_meta:
+                continue
+            if hasattr(whole, "ds_id"):
+                with _gathered(whole, rows, modify=True):
+                    whole.data[self._rows_range[0] : self._rows_range[1]].copy_(rows.data)
+            elif _is_dtensor(whole):
+                _write_shard(whole, _full(rows), *self._rows_range)
+            else:
+                _overlay(whole, rows, *self._rows_range)
+
+    def read_rows(self) -> None:
+        """The other way: takes the trained rows from `weight`, after a checkpoint was loaded into it."""
+        start, stop = self._rows_range
+        for name, rows_name in ROWS.items():
+            whole, rows = self._parameters.get(name), self._parameters.get(rows_name)
+            if whole is None or whole.is_meta or whole.numel() == 0:
+                continue
+            if _is_dtensor(whole):
+                values = _full(whole)[start:stop]
+                if rows.is_meta:
+                    self._parameters[rows_name] = _distribute_like(rows, values)
+                else:
+                    _write_shard(rows, values, 0, stop - start)
+            elif rows.is_meta or rows.device != whole.device or rows.dtype != whole.dtype:
+                self._parameters[rows_name] = nn.Parameter(whole.data[start:stop], rows.requires_grad)
+            elif not _shares(whole, rows, start):
+                rows.data.copy_(whole.data[start:stop])
+
+    def _apply(self, fn, recurse=True):
+        """`.to()` moves each Parameter by itself; rows that shared the matrix's storage share it again."""
+        start, stop = self._rows_range
+        shared = {
+            name
+            for name, rows_name in ROWS.items()
+            if self._parameters.get(name) is not None
+            and _shares(self._parameters[name], self._parameters[rows_name], start)
+        }
+        super()._apply(fn, recurse)
+        for name in shared:
+            whole, rows = self._parameters[name], self._parameters[ROWS[name]]
+            if not whole.is_meta and not _is_dtensor(whole):
+                rows.data = whole.data[start:stop]
+        return self
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        if not hasattr(self._parameters["weight"], "ds_id"):  # see FrozenRows.merge
+            self.write_back()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for rows_name in ROWS.values():
+            destination.pop(prefix + rows_name, None)
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        for rows_name in ROWS.values():
+            if prefix + rows_name in missing:
+                missing.remove(prefix + rows_name)
+        if prefix + "weight" in state_dict:
+            self.read_rows()
+
+
+class RowsEmbedding(_Rows, nn.Embedding):
+    """An embedding table of which the rows [start, stop) train; no gradient exists for the others."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        start, _ = self._rows_range
+        return _Lookup.apply(input, self.whole(), self.trained_rows, start, self.padding_idx)
+
+
+class RowsHead(_Rows, nn.Linear):
+    """A linear head of which the rows [start, stop), bias included, train."""
+
+    @property
+    def bias(self):
+        return self.exposed("bias")
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return _Project.apply(
+            input,
+            self.whole("weight"),
+            self.trained_rows,
+            self.whole("bias"),
+            self._parameters.get("trained_bias"),
+            *self._rows_range,
+        )
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ids, weight, rows, start, padding_idx):
+        ctx.save_for_backward(ids)
+        ctx.start, ctx.count, ctx.padding_idx = start, rows.shape[0], padding_idx
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (ids,) = ctx.saved_tensors
+        local = ids - ctx.start
+        other = (local < 0) | (local >= ctx.count)
+        if ctx.padding_idx is not None:  # as nn.Embedding: the padding token's row gets no gradient
+            other |= ids == ctx.padding_idx
+        # All other ids go to one extra row that the kernel leaves out; no copy of the gradient, no sync.
+        local = local.masked_fill(other, ctx.count)
+        rows = torch.ops.aten.embedding_dense_backward(grad, local, ctx.count + 1, ctx.count, False)
+        return None, None, rows[: ctx.count], None, None
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, rows, bias, bias_rows, start, stop):
+        ctx.range = (start, stop)
+        needs_hidden, needs_rows = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+        ctx.save_for_backward(
+            hidden if needs_rows else None,
+            weight if needs_hidden else None,
+            rows,
+        )
+        ctx.hidden_dtype = hidden.dtype
+        return F.linear(hidden, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        hidden, weight, rows = ctx.saved_tensors
+        start, stop = ctx.range
+        flat = grad.reshape(-1, grad.shape[-1])
+        trained = flat[:, start:stop]
+        hidden_grad = rows_grad = bias_grad = None
+        if ctx.needs_input_grad[0]:
+            _overlay(weight, rows, start, stop)  # a matrix gathered anew for the backward pass
+            hidden_grad = (flat @ weight.to(flat.dtype)).view(*grad.shape[:-1], -1).to(ctx.hidden_dtype)
+        if ctx.needs_input_grad[2]:
+            # Under autocast the forward ran in the gradient's dtype, so the product does here too.
+            rows_grad = (trained.t() @ hidden.reshape(-1, hidden.shape[-1]).to(flat.dtype)).to(rows.dtype)
+        if ctx.needs_input_grad[4]:
+            bias_grad = trained.sum(0).to(rows.dtype)
+        return hidden_grad, None, rows_grad, None, bias_grad, None, None
+
+
+class _Expose(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, whole, rows, start, stop):
+        ctx.range = (start, stop)
+        return whole.detach()
+
+    @staticmethod
+    def backward(ctx, grad):
+        start, stop = ctx.range
+        return None, grad[start:stop].clone(), None, None  # a copy, so that the whole gradient is let go
+
+
+def _shares(whole: torch.Tensor, rows: torch.Tensor, start: int) -> bool:
+    """Whether `rows` is the storage of `whole[start:]`."""
+    if whole.is_meta or rows.is_meta:
+        return whole.is_meta and rows.is_meta
+    if _is_dtensor(whole) or _is_dtensor(rows) or whole.device != rows.device or whole.dtype != rows.dtype:
+        return False
+    offset = start * (whole.stride(0) if whole.dim() else 1) * whole.element_size()
+    return whole.numel() > 0 and whole.data_ptr() + offset == rows.data_ptr()
+
+
+def _overlay(whole: torch.Tensor, rows: torch.Tensor, start: int, stop: int) -> None:
+    """Copies the trained rows into the whole matrix where the two do not share storage.
+
+    Does nothing while the matrix is not whole (sharded, partitioned, on the meta device): it is only read
+    when it is. Written through `.data`, so a graph that saved the matrix does not take it for changed.
+    """
+    if _is_dtensor(whole) or whole.is_meta or rows.is_meta or whole.numel() == 0 or rows.numel() == 0:
+        return
+    if not _shares(whole, rows, start):
+        whole.data[start:stop].copy_(rows.data)
+
+
+def _is_dtensor(tensor: torch.Tensor) -> bool:
+    return hasattr(tensor, "placements")
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a DTensor on every rank; collectives want it on the mesh's device, not offloaded."""
+    tensor = tensor.detach()
+    if not _is_dtensor(tensor):
+        return tensor
+    return tensor.to(tensor.device_mesh.device_type).full_tensor()
+
+
+def shard_offset(tensor: torch.Tensor) -> tuple[int, int]:
+    """The first global row of this rank's shard of a DTensor, and how many rows the shard has."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return offset[0], shape[0]
+
+
+def _write_shard(whole: torch.Tensor, rows: torch.Tensor, start: int, stop: int) -> None:
+    """Writes the global rows [start, stop) into this rank's shard of the DTensor `whole`."""
+    first, count = shard_offset(whole)
+    low, high = max(start, first), min(stop, first + count)
+    if low < high:
+        whole.data.to_local()[low - first : high - first].copy_(rows[low - start : high - start])
+
+
+def _distribute_like(like: torch.Tensor, values: torch.Tensor) -> nn.Parameter:
+    from torch.distributed.tensor import distribute_tensor
+
+    # src_data_rank=None: every rank has the values already and cuts its own shard, without traffic.
+    rows = distribute_tensor(values.contiguous(), like.device_mesh, like.placements, src_data_rank=None)
+    return nn.Parameter(rows.clone(), like.requires_grad)
+
+
+def _gathered(*parameters: torch.Tensor, modify: bool = False):
+    """Holds DeepSpeed ZeRO-3 parameters whole; does nothing to others."""
+    partitioned = [each for each in parameters if hasattr(each, "ds_id")]
+    if not partitioned:
+        return contextlib.nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0 if modify else None)
