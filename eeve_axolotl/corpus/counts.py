@@ -1,0 +1,223 @@
+"""How often each new token occurs in each document: computed once, kept sparse, read block by block.
+
+One Parquet file per shard of documents, one row per document, one row group per block. A row says how
+many bytes and tokens the document has under the extended tokenizer, and which new tokens it holds how
+often. The choice of documents needs nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eeve_axolotl.errors import EEVEError
+
+BLOCK = 2048  # documents in a block: what is in memory at a time
+
+SCHEMA = pa.schema(
+    [
+        ("bytes", pa.int64()),
+        ("tokens", pa.int64()),
+        ("new_tokens", pa.int64()),
+        ("ids", pa.list_(pa.int32())),  # new tokens of the document, 0 being the first new one
+        ("counts", pa.list_(pa.int32())),
+    ]
+)
+
+
+class TokenCounter:
+    """Counts new tokens with the extended tokenizer in `directory`.
+
+    Args:
+        directory: of a tokenizer that AutoTokenizer loads; its `tokenizer.json` is read if there is one.
+        base_vocab_size: tokens of the base tokenizer; ids from here on are new.
+    """
+
+    def __init__(self, directory: str | Path, base_vocab_size: int):
+        from tokenizers import Tokenizer
+
+        # One process per core does better than threads, and datatrove starts the processes.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        path = Path(directory) / "tokenizer.json"
+        if path.is_file():
+            self._tokenizer = Tokenizer.from_file(str(path))
+        else:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(str(directory)).backend_tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.base_vocab_size = base_vocab_size
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def new_tokens(self) -> int:
+        """Number of new tokens."""
+        return self.vocab_size - self.base_vocab_size
+
+    def pieces(self) -> list[str]:
+        """The new tokens, in the order of their ids."""
+        return [
+            self._tokenizer.id_to_token(token) or "" for token in range(self.base_vocab_size, self.vocab_size)
+        ]
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def count(self, texts: Sequence[str]) -> pa.Table:
+        """One row of SCHEMA per text."""
+        ids = self.ids(texts)
+        tokens = np.array([len(one) for one in ids], np.int64)
+        document = np.repeat(np.arange(len(ids)), tokens)
+        flat = np.fromiter((token for one in ids for token in one), np.int64, int(tokens.sum()))
+        new = flat >= self.base_vocab_size
+        pairs, times = np.unique(
+            document[new] * self.new_tokens + flat[new] - self.base_vocab_size, return_counts=True
+        )
+        document, token = np.divmod(pairs, max(self.new_tokens, 1))
+        offsets = np.searchsorted(document, np.arange(len(ids) + 1)).astype(np.int32)
+        return pa.table(
+            {
+                "bytes": np.array([len(text.encode()) for text in texts], np.int64),
+                "tokens": tokens,
+                "new_tokens": np.bincount(document, times, len(ids)).astype(np.int64),
+                "ids": pa.ListArray.from_arrays(offsets, token.astype(np.int32)),
+                "counts": pa.ListArray.from_arrays(offsets, times.astype(np.int32)),
+            },
+            schema=SCHEMA,
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Documents `start` to `start + len` of the whole corpus, as a sparse matrix of counts by rows.
+
+    `ids[offsets[i]:offsets[i+1]]` are the new tokens of the block's document i, `counts` how often each occurs.
+    """
+
+    start: int
+    offsets: np.ndarray
+    ids: np.ndarray
+    counts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The document of each entry, counted from the block's start."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def total(self, chosen: np.ndarray, new_tokens: int) -> np.ndarray:
+        """Occurrences of each new token in the documents of this block for which `chosen` is true."""
+        return np.bincount(self.ids, self.counts * chosen[self.rows], new_tokens)
+
+
+class Counts:
+    """The counts of a whole corpus: small arrays of one number per document, and blocks read when asked for.
+
+    Args:
+        files: count files in the order of the corpus's shards; a missing or broken one raises EEVEError.
+        memory: bytes of blocks that may stay in memory between two reads.
+    """
+
+    def __init__(self, files: Sequence[str | Path], memory: int = 256 * 2**20):
+        self.files = [str(file) for file in files]
+        self._memory, self._held, self._kept = memory, 0, OrderedDict()
+        self._places: list[tuple[int, int, int]] = []  # file, row group, first document
+        sizes, self.first = [], [0]
+        for number, file in enumerate(self.files):
+            try:
+                parquet = pq.ParquetFile(file)
+            except (OSError, pa.ArrowException) as error:
+                raise EEVEError(
+                    f"{file} is not a finished file of counts ({error}); delete it and run again"
+                ) from None
+            start = self.first[-1]
+            for group in range(parquet.num_row_groups):
+                self._places.append((number, group, start))
+                start += parquet.metadata.row_group(group).num_rows
+            self.first.append(start)
+            sizes.append(parquet.read(["bytes", "tokens", "new_tokens"]))
+            parquet.close()
+        table = pa.concat_tables(sizes) if sizes else SCHEMA.empty_table()
+        self.bytes, self.tokens, self.new_tokens = (
+            table[name].to_numpy() for name in ("bytes", "tokens", "new_tokens")
+        )
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        return self.first[-1]
+
+    def blocks(self, wanted=None) -> Iterator[Block]:
+        """The blocks in order; with `wanted`, a function of (start, end), only those for which it is true."""
+        ends = [*(start for _, _, start in self._places[1:]), len(self)]
+        for place, end in zip(self._places, ends, strict=False):
+            if wanted is None or wanted(place[2], end):
+                yield self._read(place)
+
+    def _read(self, place: tuple[int, int, int]) -> Block:
+        if place in self._kept:
+            self._kept.move_to_end(place)
+            return self._kept[place]
+        number, group, start = place
+        with pq.ParquetFile(self.files[number]) as parquet:
+            table = parquet.read_row_group(group, columns=["ids", "counts"])
+        lists, counts = table["ids"].combine_chunks(), table["counts"].combine_chunks()
+        block = Block(
+            start,
+            np.asarray(lists.offsets),
+            np.asarray(lists.values),
+            np.asarray(counts.values),
+        )
+        self._kept[place] = block
+        self._held += block.ids.nbytes + block.counts.nbytes + block.offsets.nbytes
+        while self._held > self._memory and len(self._kept) > 1:
+            _, old = self._kept.popitem(last=False)
+            self._held -= old.ids.nbytes + old.counts.nbytes + old.offsets.nbytes
+        return block
+
+    def total(self, chosen: np.ndarray, new_tokens: int) -> np.ndarray:
+        """Occurrences of each new token in the documents for which `chosen` (bool per document) is true."""
+        total = np.zeros(new_tokens)
+        for block in self.blocks(lambda start, end: chosen[start:end].any()):
+            total += block.total(chosen[block.start : block.start + len(block)], new_tokens)
+        return total.astype(np.int64)
+
+
+def write_counts(path: str | Path, counter: TokenCounter, texts: Iterable[str]) -> int:
+    """Count every text into the file `path`, block by block; return the number of documents.
+
+    The file is written beside and moved into place when whole.
+    """
+    path = Path(path)
+    beside = path.with_name(path.name + ".partial")
+    documents, batch, waiting = 0, [], []
+    with pq.ParquetWriter(beside, SCHEMA, compression="zstd") as writer:
+
+        def flush() -> None:
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting).combine_chunks(), row_group_size=BLOCK)
+                waiting.clear()
+
+        for text in texts:
+            batch.append(text)
+            documents += 1
+            if len(batch) == 64:  # what the tokenizer has in memory at a time
+                waiting.append(counter.count(batch))
+                batch = []
+            if documents % BLOCK == 0:
+                flush()
+        if batch:
+            waiting.append(counter.count(batch))
+        flush()
+    os.replace(beside, path)
+    return documents
