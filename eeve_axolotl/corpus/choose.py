@@ -24,7 +24,7 @@ from eeve_axolotl.corpus.counts import Block, Counts
 
 STEP = 0.1  # how far below the best gain a document may be and still be taken
 EIGHTHS = 8  # the natural part is found in eighths of the budget
-TOLERANCE = 0.005  # share of the coverage that the natural part may cost
+TOLERANCE = 0.005  # share of the coverage that the natural part may cost where not every goal can be met
 
 
 @dataclass
@@ -102,8 +102,8 @@ def coverage(
         target: occurrences that each new token should reach; None means what each would have in a natural
             draw of the budget if all new tokens were equally frequent.
         already: occurrences of each new token in what other groups contribute.
-        natural_share: share of the budget drawn as it comes; None finds the largest that costs no more
-            than TOLERANCE of the coverage.
+        natural_share: share of the budget drawn as it comes; None finds the largest with which every goal is
+            still met or, where the budget cannot meet all, that costs no more than TOLERANCE of the coverage.
     """
     already = np.zeros(new_tokens) if already is None else already
     order = _in_order(members, keys)
@@ -116,11 +116,12 @@ def coverage(
     if natural_share is not None:
         return problem.solve(natural_share)[0]
     best, most = problem.solve(0.0)
+    enough = most if most > 1 - 1e-9 else (1 - TOLERANCE) * most
     low, high = 0, EIGHTHS + 1  # `low` eighths are good enough, `high` are too many
     while high - low > 1:
         middle = (low + high) // 2
         choice, reached = problem.solve(middle / EIGHTHS)
-        if reached >= (1 - TOLERANCE) * most:
+        if reached >= enough - 1e-9:
             best, low = choice, middle
         else:
             high = middle
@@ -153,7 +154,9 @@ class _Problem:
     def solve(self, natural_share: float) -> tuple[Choice, float]:
         """The choice with the first `natural_share` of the budget drawn as it comes, and its coverage."""
         size = len(self.members)
-        first = fill(self.order, self.cost, natural_share * self.budget) if natural_share else np.array([], int)
+        first = (
+            fill(self.order, self.cost, natural_share * self.budget) if natural_share else np.array([], int)
+        )
         chosen = np.zeros(size, bool)
         chosen[first] = True
         have = self.already + self.counts.total(chosen, self.new_tokens)

@@ -23,6 +23,10 @@ BLOCK = 2048  # documents in a block: what is in memory at a time
 
 SCHEMA = pa.schema(
     [
+        ("row", pa.int64()),  # of the document in its file
+        ("group", pa.int8()),
+        ("held_out", pa.bool_()),
+        ("key", pa.uint64()),  # of the document's text
         ("bytes", pa.int64()),
         ("tokens", pa.int64()),
         ("new_tokens", pa.int64()),
@@ -70,10 +74,12 @@ class TokenCounter:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        return [
+            encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ]
 
-    def count(self, texts: Sequence[str]) -> pa.Table:
-        """One row of SCHEMA per text."""
+    def count(self, texts: Sequence[str]) -> dict[str, np.ndarray | pa.Array]:
+        """The columns bytes, tokens, new_tokens, ids and counts of SCHEMA for `texts`."""
         ids = self.ids(texts)
         tokens = np.array([len(one) for one in ids], np.int64)
         document = np.repeat(np.arange(len(ids)), tokens)
@@ -84,16 +90,13 @@ class TokenCounter:
         )
         document, token = np.divmod(pairs, max(self.new_tokens, 1))
         offsets = np.searchsorted(document, np.arange(len(ids) + 1)).astype(np.int32)
-        return pa.table(
-            {
-                "bytes": np.array([len(text.encode()) for text in texts], np.int64),
-                "tokens": tokens,
-                "new_tokens": np.bincount(document, times, len(ids)).astype(np.int64),
-                "ids": pa.ListArray.from_arrays(offsets, token.astype(np.int32)),
-                "counts": pa.ListArray.from_arrays(offsets, times.astype(np.int32)),
-            },
-            schema=SCHEMA,
-        )
+        return {
+            "bytes": np.array([len(text.encode()) for text in texts], np.int64),
+            "tokens": tokens,
+            "new_tokens": np.bincount(document, times, len(ids)).astype(np.int64),
+            "ids": pa.ListArray.from_arrays(offsets, token.astype(np.int32)),
+            "counts": pa.ListArray.from_arrays(offsets, times.astype(np.int32)),
+        }
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,12 @@ class Counts:
                 self._places.append((number, group, start))
                 start += parquet.metadata.row_group(group).num_rows
             self.first.append(start)
-            sizes.append(parquet.read(["bytes", "tokens", "new_tokens"]))
+            sizes.append(parquet.read([name for name in SCHEMA.names if name not in ("ids", "counts")]))
             parquet.close()
         table = pa.concat_tables(sizes) if sizes else SCHEMA.empty_table()
-        self.bytes, self.tokens, self.new_tokens = (
-            table[name].to_numpy() for name in ("bytes", "tokens", "new_tokens")
+        self.row, self.group, self.held_out, self.key, self.bytes, self.tokens, self.new_tokens = (
+            table[name].to_numpy()
+            for name in ("row", "group", "held_out", "key", "bytes", "tokens", "new_tokens")
         )
 
     def __len__(self) -> int:
@@ -193,31 +197,38 @@ class Counts:
         return total.astype(np.int64)
 
 
-def write_counts(path: str | Path, counter: TokenCounter, texts: Iterable[str]) -> int:
-    """Count every text into the file `path`, block by block; return the number of documents.
+def write_counts(path: str | Path, counter: TokenCounter, documents: Iterable[dict]) -> None:
+    """Count every document into the file `path`, block by block.
 
-    The file is written beside and moved into place when whole.
+    Args:
+        path: written beside and moved into place when whole.
+        counter: the extended tokenizer.
+        documents: each with `text`, `row`, `group`, `held_out` and `key`.
     """
     path = Path(path)
     beside = path.with_name(path.name + ".partial")
-    documents, batch, waiting = 0, [], []
+    batch, waiting, rows = [], [], 0
     with pq.ParquetWriter(beside, SCHEMA, compression="zstd") as writer:
+
+        def count() -> None:
+            columns = counter.count([document["text"] for document in batch])
+            columns |= {name: [document[name] for document in batch] for name in SCHEMA.names[:4]}
+            waiting.append(pa.table(columns, schema=SCHEMA))
+            batch.clear()
 
         def flush() -> None:
             if waiting:
                 writer.write_table(pa.concat_tables(waiting).combine_chunks(), row_group_size=BLOCK)
                 waiting.clear()
 
-        for text in texts:
-            batch.append(text)
-            documents += 1
+        for document in documents:
+            batch.append(document)
+            rows += 1
             if len(batch) == 64:  # what the tokenizer has in memory at a time
-                waiting.append(counter.count(batch))
-                batch = []
-            if documents % BLOCK == 0:
+                count()
+            if rows % BLOCK == 0:
                 flush()
         if batch:
-            waiting.append(counter.count(batch))
+            count()
         flush()
     os.replace(beside, path)
-    return documents

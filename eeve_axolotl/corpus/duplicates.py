@@ -1,0 +1,130 @@
+"""What the corpus says twice: whole documents, lines of boilerplate, and passages of the held-out text.
+
+Near-duplicates are datatrove's MinHash (signatures, buckets, clusters); here is what it leaves open:
+exact duplicates (MinHash has no signature for a text of fewer words than its n-gram), boilerplate
+lines, and leaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from eeve_axolotl.corpus.text import n_gram_hashes, word_hashes
+
+LEAK_WORDS = (
+    13  # consecutive words that two texts do not share by chance (the n-gram of GPT-3's overlap test)
+)
+LEAK_LINE = 6  # a line of fewer words than that counts as a whole, from this many words on
+
+
+def text_hash(text: str) -> int:
+    """A 64-bit hash of `text` that ignores case and how it is broken into lines."""
+    return xxhash.xxh3_64_intdigest(" ".join(text.lower().split()).encode())
+
+
+def line_hashes(text: str, shortest: int) -> np.ndarray:
+    """The distinct hashes (uint64) of the lines of `text` with at least `shortest` characters."""
+    lines = [line.strip() for line in text.split("\n")]
+    hashes = [xxhash.xxh3_64_intdigest(line.encode()) for line in lines if len(line) >= shortest]
+    return np.unique(np.array(hashes, np.uint64))
+
+
+def frequent(files: Sequence[Path], least: int, parts: int = 16) -> np.ndarray:
+    """The hashes whose counts over all `files` add up to `least` or more, sorted.
+
+    Each file is an .npz of a sorted array `hashes` and its `times`. A sixteenth of the range of hashes is
+    in memory at a time.
+    """
+    found = []
+    bounds = [int(i * 2**64 / parts) for i in range(1, parts)]
+    loaded = [(np.load(file.with_suffix(".hashes.npy"), mmap_mode="r"), file) for file in files]
+    for part in range(parts):
+        pieces, times = [], []
+        for hashes, file in loaded:
+            low = np.searchsorted(hashes, np.uint64(bounds[part - 1])) if part else 0
+            high = np.searchsorted(hashes, np.uint64(bounds[part])) if part < parts - 1 else len(hashes)
+            pieces.append(np.asarray(hashes[low:high]))
+            times.append(np.asarray(np.load(file.with_suffix(".times.npy"), mmap_mode="r")[low:high]))
+        if pieces:
+            unique, inverse = np.unique(np.concatenate(pieces), return_inverse=True)
+            total = np.bincount(inverse, np.concatenate(times), len(unique))
+            found.append(unique[total >= least])
+    return np.concatenate(found) if found else np.array([], np.uint64)
+
+
+def contains(sorted_hashes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """For each of `wanted`, whether it is one of `sorted_hashes`."""
+    if not len(sorted_hashes):
+        return np.zeros(len(wanted), bool)
+    at = np.minimum(np.searchsorted(sorted_hashes, wanted), len(sorted_hashes) - 1)
+    return sorted_hashes[at] == wanted
+
+
+def without_lines(text: str, boilerplate: np.ndarray, shortest: int) -> str:
+    """`text` without the lines whose hash is in the sorted array `boilerplate`."""
+    if not len(boilerplate):
+        return text
+    lines = text.split("\n")
+    stripped = [line.strip() for line in lines]
+    hashes = np.array(
+        [xxhash.xxh3_64_intdigest(line.encode()) if len(line) >= shortest else 0 for line in stripped],
+        np.uint64,
+    )
+    cut = contains(boilerplate, hashes) & (hashes != 0)
+    return "\n".join(line for line, gone in zip(lines, cut, strict=True) if not gone) if cut.any() else text
+
+
+def _passages(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of the passages of `text`, and the line that each is in."""
+    lines = [line.split() for line in text.lower().split("\n")]
+    long = np.array([number for number, line in enumerate(lines) if len(line) >= LEAK_LINE], np.int64)
+    words = word_hashes([word for number in long for word in lines[number]])
+    lengths = np.array([len(lines[number]) for number in long], np.int64)
+    ends = np.cumsum(lengths)
+    runs = n_gram_hashes(words, LEAK_WORDS)
+    line = np.repeat(np.arange(len(long)), lengths)[: len(runs)]
+    within = np.arange(len(runs)) + LEAK_WORDS <= ends[line]
+    hashes, at = [runs[within]], [line[within]]
+    for length in range(LEAK_LINE, LEAK_WORDS):
+        whole = np.flatnonzero(lengths == length)
+        if len(whole):
+            hashes.append(n_gram_hashes(words, length)[(ends - lengths)[whole]])
+            at.append(whole)
+    return np.concatenate(hashes), long[np.concatenate(at)]
+
+
+def passages(text: str) -> np.ndarray:
+    """Hashes (uint64) of all runs of LEAK_WORDS words within a line of `text`, and of whole shorter lines.
+
+    Two texts share a passage if they share a hash.
+    """
+    return _passages(text)[0]
+
+
+def without_passages(text: str, secret: np.ndarray) -> str:
+    """`text` without the lines that hold a passage whose hash is in the sorted array `secret`."""
+    if not len(secret):
+        return text
+    hashes, line = _passages(text)
+    leaks = set(line[contains(secret, hashes)].tolist())
+    if not leaks:
+        return text
+    return "\n".join(line for number, line in enumerate(text.split("\n")) if number not in leaks)
+
+
+def all_passages(texts: Iterable[str]) -> np.ndarray:
+    """The distinct passages of all `texts`, sorted."""
+    found = [passages(text) for text in texts]
+    return np.unique(np.concatenate(found)) if found else np.array([], np.uint64)
+
+
+def later_copies(hashes: np.ndarray) -> np.ndarray:
+    """Bool per document: whether an earlier document has the same hash."""
+    _, first = np.unique(hashes, return_index=True)
+    copies = np.ones(len(hashes), bool)
+    copies[first] = False
+    return copies

@@ -1,0 +1,107 @@
+"""What a corpus says of itself, and whether the tokenizer that it was made for is the one that trains on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from eeve_axolotl.corpus.store import read_json
+from eeve_axolotl.errors import EEVEError
+
+MANIFEST = "eeve_corpus.json"
+
+
+def tokenizer_identity(directory: str | Path) -> str:
+    """A hash of how the tokenizer in `directory` makes tokens of text: vocabulary, merges, normalisation.
+
+    What does not change the tokens of a document (padding, truncation, bos and eos, chat template) does
+    not count. Raises EEVEError if there is no tokenizer.
+    """
+    file = Path(directory) / "tokenizer.json"
+    if file.is_file():
+        state = json.loads(file.read_text(encoding="utf-8"))
+    else:
+        from transformers import AutoTokenizer
+
+        try:
+            state = json.loads(AutoTokenizer.from_pretrained(str(directory)).backend_tokenizer.to_str())
+        except (OSError, ValueError, AttributeError) as error:
+            raise EEVEError(
+                f"{directory} holds no tokenizer ({' '.join(str(error).split())[:200]}); build one with "
+                "`axolotl eeve tokenizer`"
+            ) from None
+    parts = {key: state.get(key) for key in ("model", "normalizer", "pre_tokenizer")}
+    # transformers adds keys of no effect when it writes a tokenizer again.
+    parts["model"] = {key: parts["model"].get(key) for key in ("type", "vocab", "merges", "byte_fallback")}
+    added = sorted((token["id"], token["content"]) for token in state.get("added_tokens") or [])
+    text = json.dumps([parts, added], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_manifest(directory: str | Path) -> dict | None:
+    """The manifest of the corpus in `directory`, None if that is no corpus of ours.
+
+    Raises EEVEError for a manifest that cannot be read.
+    """
+    path = Path(directory) / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise EEVEError(
+            f"{path} is not a corpus manifest ({error}); build the corpus again with `axolotl eeve corpus`"
+        ) from None
+
+
+def check_tokenizer(corpus: str | Path, tokenizer: str | Path) -> None:
+    """Raise EEVEError if the corpus in `corpus` was counted and chosen with another tokenizer than `tokenizer`."""
+    manifest = read_manifest(corpus)
+    if manifest is not None and manifest["tokenizer"]["identity"] != tokenizer_identity(tokenizer):
+        raise EEVEError(
+            f"the corpus {corpus} was made with the tokenizer {manifest['tokenizer']['directory']}, which is not the "
+            f"one in {tokenizer}; set tokenizer_config to that tokenizer, or make the corpus again with this one"
+        )
+
+
+def check_recipe(cfg: Mapping) -> None:
+    """Check every corpus of ours that an Axolotl config trains or evaluates on: its tokenizer and its length.
+
+    Raises EEVEError with what to change.
+    """
+    tokenizer = cfg.get("tokenizer_config") or cfg.get("base_model")
+    for key in ("datasets", "pretraining_dataset", "test_datasets"):
+        entries = cfg.get(key) or []
+        for entry in [entries] if isinstance(entries, (Mapping, str)) else entries:
+            for corpus in _corpora(entry):
+                if tokenizer and Path(tokenizer).is_dir():
+                    check_tokenizer(corpus, tokenizer)
+                _check_length(cfg, read_manifest(corpus), corpus, key)
+
+
+def _corpora(entry: Mapping | str) -> list[Path]:
+    """The directories with a manifest at or above the paths of a dataset entry."""
+    if isinstance(entry, str):
+        paths = [entry]
+    else:
+        files = entry.get("data_files") or []
+        paths = [entry.get("path"), *([files] if isinstance(files, str) else files)]
+    found = []
+    for path in filter(None, paths):
+        for directory in (Path(path), *list(Path(path).parents)[:2]):
+            if (directory / MANIFEST).is_file() and directory not in found:
+                found.append(directory)
+    return found
+
+
+def _check_length(cfg: Mapping, manifest: dict, corpus: Path, key: str) -> None:
+    length = cfg.get("sequence_len")
+    factor = 1 if key == "pretraining_dataset" else 64
+    if length and factor * length - 2 < manifest["longest_record"]:
+        raise EEVEError(
+            f"the corpus {corpus} has documents of up to {manifest['longest_record']:,} tokens, of which Axolotl would "
+            f"drop what goes beyond {factor * length:,} (`{key}` with sequence_len: {length}); make it again with "
+            f"`write: {{sequence_len: {length}, read_as: {'streaming' if factor == 1 else 'completion'}}}`"
+        )

@@ -1,0 +1,324 @@
+"""What became of the corpus, for people (Markdown and plots) and for programs (the manifest); then publishing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+import eeve_axolotl
+from eeve_axolotl.corpus import duplicates as dup
+from eeve_axolotl.corpus.manifest import MANIFEST, tokenizer_identity
+from eeve_axolotl.corpus.steps import Plan, longest_record
+from eeve_axolotl.corpus.store import Tally, read_json, rows, write_json
+from eeve_axolotl.errors import EEVEError
+
+
+def publish(plan: Plan) -> None:
+    """Write manifest, table of new tokens, report and plots beside the shards, and move all into place."""
+    staging, output = Path(plan.staging), Path(plan.settings.output)
+    tokens = pq.read_table(plan.folder("choice") / "tokens.parquet")
+    shutil.copy(plan.folder("choice") / "tokens.parquet", staging / "tokens.parquet")
+    choice = read_json(plan.folder("choice") / "choice.json")
+    tallies = [Tally.merged(plan.files(step, ".json")) for step in ("filter", "documents", "counts")]
+    manifest = _manifest(plan, staging, choice, tallies)
+    write_json(staging / MANIFEST, manifest)
+    _plots(staging, tokens, choice)
+    (staging / "report.md").write_text(_markdown(plan, manifest, tokens, tallies), encoding="utf-8")
+    (staging / "SHORT_TOKENS.txt").write_text(
+        "".join(f"{row['token']}\n" for row in tokens.to_pylist() if row["status"] == "short of text"),
+        encoding="utf-8",
+    )
+    if output.exists():
+        if not plan.settings.overwrite:
+            raise EEVEError(f"{output} exists already; give another `output`, or set `overwrite: true`")
+        if not (output / MANIFEST).is_file() and any(output.iterdir()):
+            raise EEVEError(
+                f"{output} is not a corpus of ours, so it is not overwritten; give another `output`"
+            )
+        shutil.rmtree(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(staging, output)
+
+
+def _manifest(plan: Plan, staging: Path, choice: dict, tallies: list[Tally]) -> dict:
+    settings = plan.settings
+    shards = sorted(staging.glob("*/*.parquet"))
+    return {
+        "version": eeve_axolotl.__version__,
+        "libraries": {name: version(name) for name in ("datatrove", "tokenizers", "pyarrow")},
+        "tokenizer": {
+            "directory": settings.tokenizer,
+            "identity": tokenizer_identity(settings.tokenizer),
+            "base_vocab_size": plan.base_vocab_size,
+        },
+        "longest_record": longest_record(settings),
+        "unit": choice["unit"],
+        "budget": choice["budget"],
+        "most": choice["most"],
+        "groups": choice["groups"],
+        "held_out": _held_out(staging),
+        "steps": {
+            step: tally.seen for step, tally in zip(("filter", "boilerplate", "score"), tallies, strict=True)
+        },
+        "shards": {
+            str(shard.relative_to(staging)): {
+                "documents": pq.read_metadata(shard).num_rows,
+                "sha256": _sha256(shard),
+            }
+            for shard in shards
+        },
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _by_hand(file)
+        )
+
+
+def _by_hand(file) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _held_out(staging: Path) -> dict:
+    """Held-out documents and bytes per group, and how many of their passages occur in the training shards: none."""
+    held = list(rows(staging / "held_out" / "00000.parquet"))
+    found: dict = {"groups": {}}
+    for row in held:
+        entry = found["groups"].setdefault(row["group"], {"documents": 0, "bytes": 0})
+        entry["documents"] += 1
+        entry["bytes"] += len(row["text"].encode())
+    passages = dup.all_passages(row["text"] for row in held)
+    found["passages"] = len(passages)
+    found["passages_in_train"] = len(passages) and sum(
+        int(dup.contains(passages, np.unique(dup.passages(row["text"]))).sum())
+        for shard in sorted((staging / "train").glob("*.parquet"))
+        for row in rows(shard, ["text"])
+    )
+    return found
+
+
+def _table(head: list[str], body: Iterable[Iterable]) -> str:
+    def line(cells: Iterable) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(head), line("---" for _ in head), *(line(row) for row in body)]) + "\n"
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.2f}"
+
+
+def _markdown(plan: Plan, manifest: dict, tokens: pa.Table, tallies: list[Tally]) -> str:
+    settings, unit = plan.settings, manifest["unit"]
+    groups = manifest["groups"]
+    parts = [
+        "# Corpus\n",
+        f"Tokenizer `{settings.tokenizer}`, {tokens.num_rows:,} new tokens. Budget {manifest['budget']:,.0f} {unit} of "
+        f"at most {manifest['most']:,.0f} {unit} in this mix.\n",
+        "## Mix\n",
+        _table(
+            [
+                "group",
+                "rule",
+                "asked",
+                "given",
+                "documents",
+                "MB",
+                "tokens",
+                "new tokens",
+                "drawn as it comes",
+            ],
+            (
+                [
+                    name,
+                    entry["rule"],
+                    f"{entry['asked']:.2%}",
+                    f"{entry['share']:.2%}",
+                    f"{entry['documents']:,}",
+                    _megabytes(entry["bytes"]),
+                    f"{entry['tokens']:,}",
+                    f"{entry['new_tokens']:,}",
+                    f"{entry['natural_share']:.1%}",
+                ]
+                for name, entry in groups.items()
+            ),
+        ),
+        f"Shares are of {unit}.\n",
+        "## From read to chosen\n",
+        _funnel(tallies, groups),
+        "### Examples of what was removed\n",
+        *_examples(tallies),
+        "## New tokens\n",
+        *_new_tokens(tokens),
+        "![Occurrences of new tokens](new_tokens.png)\n",
+        "## Seen in training\n",
+        _seen(plan, tokens, groups),
+        "## Held out\n",
+        _table(
+            ["group", "documents", "MB"],
+            (
+                [name, f"{entry['documents']:,}", _megabytes(entry["bytes"])]
+                for name, entry in manifest["held_out"]["groups"].items()
+            ),
+        ),
+        f"{manifest['held_out']['passages']:,} passages (runs of {dup.LEAK_WORDS} words, or whole lines of "
+        f"{dup.LEAK_LINE} to {dup.LEAK_WORDS - 1}), of which {manifest['held_out']['passages_in_train']:,} occur in "
+        "the training shards. No held-out document is a near-duplicate of a training document.\n",
+        "## Read it from Axolotl\n",
+        _how_to_read(plan),
+    ]
+    return "\n".join(parts)
+
+
+def _funnel(tallies: list[Tally], groups: dict) -> str:
+    body = []
+    for name in groups:
+        read = tallies[0].seen.get(name, {}).get("read", [0, 0])
+        body.append([name, "**read**", f"{read[0]:,}", _megabytes(read[1]), "100 %"])
+        for tally in tallies:
+            for reason, (documents, size) in sorted(tally.seen.get(name, {}).items()):
+                if reason != "read":
+                    share = f"{size / read[1]:.2%}" if read[1] else ""
+                    body.append([name, reason, f"{documents:,}", _megabytes(size), share])
+        entry = groups[name]
+        share = f"{entry['bytes'] / read[1]:.2%}" if read[1] else ""
+        body.append([name, "**chosen**", f"{entry['documents']:,}", _megabytes(entry["bytes"]), share])
+    return _table(["group", "what", "documents", "MB", "of the bytes read"], body)
+
+
+def _examples(tallies: list[Tally]) -> list[str]:
+    found = [
+        f"- {title}\n" + "\n".join(f"    - `{example.replace('`', ' ')}`" for example in examples)
+        for tally in tallies
+        for title, examples in sorted(tally.examples.items())
+    ]
+    return [*found, ""] if found else ["Nothing was removed.\n"]
+
+
+def _new_tokens(tokens: pa.Table) -> list[str]:
+    before, after = tokens["in_corpus"].to_numpy(), tokens["chosen"].to_numpy()
+    if not len(before):
+        return ["The tokenizer has no new tokens.\n"]
+    rarest = np.argsort(before, kind="stable")[: max(len(before) // 10, 1)]
+    target = int(tokens["target"][0].as_py())
+    lines = [
+        _table(
+            ["occurrences of a new token", "in the corpus", "chosen"],
+            [
+                [label, f"{np.quantile(before, q):,.0f}", f"{np.quantile(after, q):,.0f}"]
+                for label, q in (
+                    ("least", 0),
+                    ("1 in 100 below", 0.01),
+                    ("1 in 10 below", 0.1),
+                    ("median", 0.5),
+                )
+            ]
+            + [["rarest tenth, all together", f"{before[rarest].sum():,}", f"{after[rarest].sum():,}"]],
+        )
+    ]
+    status = tokens["status"].to_pylist()
+    if target:
+        lines.append(
+            f"Target {target:,} occurrences: {status.count('reached'):,} tokens reach it, "
+            f"{status.count('short of budget'):,} would with more budget, and {status.count('short of text'):,} "
+            "cannot from this corpus (`SHORT_TOKENS.txt`: give more text for them, or leave them out of the "
+            "tokenizer). Every token's numbers are in `tokens.parquet`.\n"
+        )
+    return lines
+
+
+def _seen(plan: Plan, tokens: pa.Table, groups: dict) -> str:
+    """Expected occurrences of a new token in each stage: its share of the corpus times the stage's tokens."""
+    total = sum(entry["tokens"] for entry in groups.values())
+    after = tokens["chosen"].to_numpy()
+    body = [["one epoch", f"{total:,}", *_quantiles(after)]]
+    for recipe in plan.settings.stages.recipes:
+        budget = stage_tokens(recipe, plan.settings.stages.gpus, total)
+        body.append([Path(recipe).name, f"{budget:,}", *_quantiles(after * budget / total)])
+    note = "" if len(body) > 1 else "Name the recipes under `stages` to see each stage's numbers.\n"
+    return _table(["stage", "tokens", "least", "1 in 10 below", "median"], body) + "\n" + note
+
+
+def _quantiles(values: np.ndarray) -> list[str]:
+    return [f"{np.quantile(values, q):,.1f}" if len(values) else "" for q in (0, 0.1, 0.5)]
+
+
+def stage_tokens(recipe: str | Path, gpus: int, epoch: int) -> int:
+    """Tokens that an Axolotl recipe trains on: by its `max_steps`, else by its `num_epochs` of `epoch` tokens.
+
+    Raises EEVEError for a recipe that cannot be read.
+    """
+    try:
+        cfg = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+        if not isinstance(cfg, dict):
+            raise ValueError("not a mapping of keys")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise EEVEError(
+            f"{recipe} (under `stages`) cannot be read ({' '.join(str(error).split())})"
+        ) from None
+    if not cfg.get("max_steps"):
+        return round(float(cfg.get("num_epochs") or 1) * epoch)
+    batch = (cfg.get("micro_batch_size") or 1) * (cfg.get("gradient_accumulation_steps") or 1)
+    return int(cfg["max_steps"]) * batch * int(cfg.get("sequence_len") or 512) * gpus
+
+
+def _how_to_read(plan: Plan) -> str:
+    output, length = plan.settings.output.rstrip("/"), plan.settings.write.sequence_len
+    if plan.settings.write.read_as == "completion":
+        block = (
+            f"datasets:\n  - path: {output}/train\n    ds_type: parquet\n    type: completion\n    field: text\n"
+            f"test_datasets:\n  - path: {output}/held_out\n    ds_type: parquet\n    split: train\n"
+            "    type: completion\n    field: text\n"
+        )
+    else:
+        block = (
+            f"pretraining_dataset:\n  - path: {output}/train\n    ds_type: parquet\n    type: pretrain\n"
+            "    text_column: text\n    split: train\nmax_steps: 1000  # streaming needs it\n"
+        )
+    return f"```yaml\n{block}sequence_len: {length}\nsample_packing: true\n```\n"
+
+
+def _plots(staging: Path, tokens: pa.Table, choice: dict) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    before, after = tokens["in_corpus"].to_numpy(), tokens["chosen"].to_numpy()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    if len(before):
+        edges = np.concatenate([[0], np.geomspace(1, max(before.max(), 2) + 1, 40)])
+        left.hist(before, edges, histtype="step", label="in the corpus")
+        left.hist(after, edges, histtype="stepfilled", alpha=0.5, label="chosen")
+        left.set_xscale("symlog")
+        target = tokens["target"][0].as_py()
+        if target:
+            left.axvline(target, color="0.5", linestyle=":", label=f"target {target:,}")
+        left.legend()
+    left.set(xlabel="occurrences of a new token", ylabel="new tokens")
+    names = list(choice["groups"])
+    place = np.arange(len(names))
+    right.bar(place - 0.2, [choice["groups"][name]["asked"] for name in names], 0.4, label="asked")
+    right.bar(place + 0.2, [choice["groups"][name]["share"] for name in names], 0.4, label="given")
+    right.set_xticks(place, names)
+    right.set(ylabel=f"share of {choice['unit']}")
+    right.legend()
+    figure.savefig(staging / "new_tokens.png", dpi=120)
+    plt.close(figure)
