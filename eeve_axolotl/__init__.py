@@ -5,3 +5,17 @@ Source: "Efficient and Effective Vocabulary Expansion Towards Multilingual Large
 """
 
 __version__ = "0.1.0"
+__all__ = ["EEVEPlugin"]
+
+
+def __getattr__(name: str):
+    """Import the plugin when Axolotl asks for it: commands that need no model stay quick."""
+    if name == "EEVEPlugin":
+        from eeve_axolotl.plugin import EEVEPlugin
+
+        return EEVEPlugin
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,31 @@
+# `make demo` and `make test` do all the set-up on a fresh machine: both create .venv once and reuse it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# torch first, by its version: Axolotl accepts many, and this one was tested.
+TORCH  ?= torch==2.13.0
+
+export HF_HUB_OFFLINE ?= 1
+export AXOLOTL_DO_NOT_TRACK ?= 1
+
+.PHONY: demo test lint clean
+
+$(VENV)/ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/ready  ## all seven stages through `axolotl train`, on a CPU
+	$(BIN)/python examples/demo/run.py
+
+test: $(VENV)/ready  ## every test; those that need ../shared/corpora skip where it is absent
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check 'ruff>=0.12'
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf outputs last_run_prepared

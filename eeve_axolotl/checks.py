@@ -1,0 +1,178 @@
+"""What in an Axolotl config contradicts the stage: told in one sentence, before anything is loaded.
+
+Works on the raw mapping that Axolotl hands to plugins before its own validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.stages import Layers, Rows, Stage
+
+TRAINER = "eeve_axolotl.trainer.EEVETrainer"
+
+# Keys with which a config would itself decide what trains, or change rows behind the stage's back.
+_OTHERS_WHO_DECIDE = {
+    "unfrozen_parameters": "the stage decides which parameters train",
+    "peft_trainable_token_indices": "the stage decides which rows train",
+    "fix_untrained_tokens": "it overwrites rows that the stage keeps frozen",
+    "shrink_embeddings": "it would cut off rows",
+    "relora": "the stage merges its adapter once, at its end",
+    "lisa_n_layers": "the stage decides which layers train",
+}
+
+
+def check_config(cfg: Mapping, stage: Stage) -> None:
+    """Raise EEVEError for the first key of `cfg` that contradicts `stage`."""
+    for key, why in _OTHERS_WHO_DECIDE.items():
+        if cfg.get(key):
+            raise EEVEError(f"`{key}` cannot be used together with `eeve:` ({why}); remove it")
+    peft = cfg.get("peft") or {}
+    if peft.get("trainable_token_indices"):
+        raise EEVEError(
+            "`peft.trainable_token_indices` cannot be used together with `eeve:` (the stage decides which "
+            "rows train); remove it"
+        )
+    trainer = cfg.get("trainer_cls")
+    if trainer and trainer != TRAINER:
+        raise EEVEError(
+            f"`trainer_cls: {trainer}` would replace the trainer that keeps rows frozen; remove it"
+        )
+    _check_adapter(cfg, stage)
+    _check_modules_to_save(cfg, stage)
+
+
+def _check_adapter(cfg: Mapping, stage: Stage) -> None:
+    adapter = cfg.get("adapter")
+    if cfg.get("merge_lora"):  # `axolotl merge-lora` loads the same YAML with quantisation switched off
+        return
+    if stage.internal_layers is Layers.QLORA:
+        if adapter != "qlora":
+            raise EEVEError(
+                f"stage {stage.name} trains the internal layers with QLoRA; add `adapter: qlora` and "
+                "`load_in_4bit: true`, with lora_r, lora_alpha and lora_target_linear"
+            )
+    elif adapter:
+        raise EEVEError(
+            f"stage {stage.name} keeps the internal layers {stage.internal_layers.value}, but `adapter: "
+            f"{adapter}` adds trainable weights to them; remove `adapter`, or use stage 6 or 7"
+        )
+    elif cfg.get("load_in_4bit") or cfg.get("load_in_8bit"):
+        raise EEVEError(
+            f"stage {stage.name} trains without an adapter, which a quantised model cannot; remove load_in_4bit "
+            "and load_in_8bit"
+        )
+
+
+def _check_modules_to_save(cfg: Mapping, stage: Stage) -> None:
+    given = cfg.get("lora_modules_to_save")
+    if given and stage.internal_layers is not Layers.QLORA:
+        raise EEVEError("`lora_modules_to_save` has no meaning without an adapter; remove it")
+    if given and set(given) != set(modules_to_save(cfg, stage)):
+        wanted = modules_to_save(cfg, stage)
+        raise EEVEError(
+            f"`lora_modules_to_save: {list(given)}` contradicts stage {stage.name}, which trains "
+            f"{' and '.join(wanted) if wanted else 'neither embedding matrix'}; remove the key, the plugin sets it"
+        )
+
+
+def modules_to_save(cfg: Mapping, stage: Stage) -> list[str]:
+    """The embedding modules that PEFT must train in full beside the adapters, by their names in the model."""
+    if stage.internal_layers is not Layers.QLORA:
+        return []
+    from axolotl.loaders.utils import get_linear_embedding_layers
+
+    inputs, outputs = get_linear_embedding_layers(_model_type(cfg))
+    wanted = {inputs: stage.input_embeddings, outputs: stage.output_embeddings}
+    return [name for name, rows in wanted.items() if rows is not Rows.NONE]
+
+
+def _model_type(cfg: Mapping) -> str:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(
+        cfg["base_model"], trust_remote_code=bool(cfg.get("trust_remote_code"))
+    ).model_type
+
+
+def check_inputs(cfg: Mapping) -> None:
+    """Raise EEVEError if the base model, the tokenizer or a local corpus is missing or empty.
+
+    Only local paths are looked at; a hub name is left to Axolotl.
+    """
+    base = cfg.get("base_model")
+    if base and _is_local_path(base) and not Path(base).is_dir():
+        raise EEVEError(f"base_model {base} does not exist; {_who_makes(base, cfg)}")
+    tokenizer = cfg.get("tokenizer_config")
+    if tokenizer and _is_local_path(tokenizer) and not Path(tokenizer).is_dir():
+        raise EEVEError(
+            f"tokenizer_config {tokenizer} does not exist; build it with `axolotl eeve tokenizer`, or give the "
+            "directory of an extended tokenizer"
+        )
+    for key in ("datasets", "pretraining_dataset"):
+        entries = cfg.get(key) or []
+        for entry in [entries] if isinstance(entries, Mapping | str) else entries:
+            _check_dataset(entry, key)
+
+
+def _is_local_path(value: str) -> bool:
+    """Whether this can only be a path: it exists, begins like one, or has more than a hub name's one slash."""
+    return Path(value).exists() or value.startswith((".", "/", "~")) or value.rstrip("/").count("/") > 1
+
+
+def _who_makes(base: str, cfg: Mapping) -> str:
+    """Name the YAML beside this one whose output the missing base model is."""
+    config = Path(str(cfg.get("axolotl_config_path") or ""))
+    if config.is_file():
+        for other in sorted(config.parent.glob("*.yml")):
+            output = _output_of(other)
+            if output is None or other == config:
+                continue
+            if _same(base, output):
+                return f"it is what {other} makes: run `axolotl train {other}` first"
+            if _same(base, Path(output) / "merged"):
+                return f"it is what {other} makes: run `axolotl train {other}` and then `axolotl merge-lora {other}` first"
+    return "run the stage that makes it first, or give the directory of a model"
+
+
+def _output_of(config: Path) -> str | None:
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        return None
+    return content.get("output_dir") if isinstance(content, dict) else None
+
+
+def _same(one: str | Path, other: str | Path) -> bool:
+    return Path(one).absolute() == Path(other).absolute()
+
+
+def _check_dataset(entry: Mapping | str, key: str) -> None:
+    path = entry if isinstance(entry, str) else entry.get("path")
+    files = [] if isinstance(entry, str) else (entry.get("data_files") or [])
+    files = [files] if isinstance(files, str) else list(files)
+    if not files and path and (path.startswith((".", "/", "~")) or Path(path).exists()):
+        files = [path]
+    for name in files:
+        if "://" in name:
+            continue
+        found = sorted(Path().glob(name)) if not Path(name).is_absolute() else _absolute_glob(name)
+        if not found:
+            raise EEVEError(f"the corpus {name} (in `{key}`) does not exist; give the path of your text")
+        if not any(_has_content(path) for path in found):
+            raise EEVEError(f"the corpus {name} (in `{key}`) is empty; give text to train on")
+
+
+def _absolute_glob(name: str) -> list[Path]:
+    root = Path(name).anchor
+    return sorted(Path(root).glob(str(Path(name).relative_to(root))))
+
+
+def _has_content(path: Path) -> bool:
+    if path.is_dir():
+        return any(child.is_file() and child.stat().st_size for child in path.rglob("*"))
+    return path.stat().st_size > 0

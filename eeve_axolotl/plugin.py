@@ -1,0 +1,81 @@
+"""Which Axolotl hook calls what. No logic of its own.
+
+Axolotl 0.19 calls, in order: register, post_model_build (rows as in the checkpoint), then it resizes
+the embeddings, pre_lora_load (rows as the tokenizer wants them), adapters, post_model_load,
+get_trainer_cls, train, post_train (twice), post_train_unload.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+
+from axolotl.integrations.base import BasePlugin
+from axolotl.utils.logging import get_logger
+
+from eeve_axolotl import checks
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.run import StageRun
+
+LOG: logging.Logger = get_logger(__name__)
+
+
+def stops_plainly(hook: Callable) -> Callable:
+    """End the run with the error's one sentence and status 1 instead of a traceback."""
+
+    @functools.wraps(hook)
+    def wrapper(*args, **kwargs):
+        try:
+            return hook(*args, **kwargs)
+        except EEVEError as error:
+            raise SystemExit(f"eeve_axolotl: {error}") from None
+
+    return wrapper
+
+
+class EEVEPlugin(BasePlugin):
+    """Trains one stage of EEVE: `plugins: [eeve_axolotl.EEVEPlugin]` and an `eeve:` block."""
+
+    run: StageRun | None = None
+
+    def get_input_args(self) -> str:
+        """The schema of `eeve:`."""
+        return "eeve_axolotl.args.EEVEArgs"
+
+    @stops_plainly
+    def register(self, cfg) -> None:
+        """Check the config while nothing is loaded yet, and set what the stage implies."""
+        self.run = StageRun.from_config(cfg)
+        checks.check_config(cfg, self.run.stage)
+        checks.check_inputs(cfg)
+        self.run.set_implied_keys(cfg)
+
+    @stops_plainly
+    def post_model_build(self, cfg, model) -> None:
+        """Note how many rows the checkpoint has, before Axolotl resizes them."""
+        self.run.note_checkpoint(model)
+
+    @stops_plainly
+    def pre_lora_load(self, cfg, model) -> None:
+        """Initialise the rows that the checkpoint does not have."""
+        self.run.initialise_new_rows(cfg, model)
+
+    @stops_plainly
+    def post_model_load(self, cfg, model) -> None:
+        """Freeze what the stage does not train."""
+        self.run.freeze(model)
+
+    def get_trainer_cls(self, cfg):
+        """The trainer that keeps frozen rows frozen and proves it."""
+        from eeve_axolotl.trainer import EEVETrainer
+
+        return EEVETrainer
+
+    def post_trainer_create(self, cfg, trainer) -> None:
+        """Hand the run to its trainer."""
+        trainer.eeve_run = self.run
+
+    def post_train_unload(self, cfg) -> None:
+        """The weights are saved: write the stage's record beside them."""
+        self.run.write_record(cfg.output_dir)

@@ -1,0 +1,139 @@
+"""One stage in one `axolotl train`: from the YAML's block to initialised, frozen rows and the record."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from axolotl.utils.logging import get_logger
+from pydantic import ValidationError
+
+import eeve_axolotl
+from eeve_axolotl import checks, embeddings, rows, vocabulary
+from eeve_axolotl.args import EEVESettings
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.settings import explain
+from eeve_axolotl.stages import Layers, Stage
+
+LOG: logging.Logger = get_logger(__name__)
+
+RECORD = "eeve_stage.json"  # beside the weights that a stage made
+
+
+@dataclass
+class StageRun:
+    """What one run trains, and what it has found out so far."""
+
+    settings: EEVESettings
+    stage: Stage
+    checkpoint_rows: int | None = None
+    vocabulary: vocabulary.Vocabulary | None = None
+    frozen: rows.FrozenRows | None = None
+    record: dict = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, cfg) -> StageRun:
+        """Read the `eeve:` block of a raw Axolotl config.
+
+        Raises EEVEError if it is missing or not valid.
+        """
+        block = cfg.get("eeve")
+        if not block:
+            raise EEVEError(
+                "the plugin is listed but there is no `eeve:` block; add `eeve: {stage: 1}`, or remove the plugin"
+            )
+        if not isinstance(block, dict):
+            raise EEVEError(f"`eeve: {block}` is not a block of keys; write `eeve: {{stage: 1}}`")
+        try:
+            settings = EEVESettings.model_validate(
+                block.to_dict() if hasattr(block, "to_dict") else dict(block)
+            )
+        except ValidationError as error:
+            raise EEVEError(explain(error, "the `eeve:` block")) from None
+        return cls(settings, settings.resolved())
+
+    def set_implied_keys(self, cfg) -> None:
+        """Set the Axolotl keys that follow from the stage, and say so."""
+        cfg["mean_resizing_embeddings"] = False  # new rows get their subwords' means instead
+        if self.stage.internal_layers is Layers.QLORA:
+            cfg["lora_modules_to_save"] = checks.modules_to_save(cfg, self.stage) or None
+        if not self.stage.backward_through_layers and cfg.get("gradient_checkpointing"):
+            # It would recompute, and ask for gradients of, layers that no gradient passes through.
+            LOG.info(
+                "stage %s needs no backward pass through the layers: gradient checkpointing off",
+                self.stage.name,
+            )
+            cfg["gradient_checkpointing"] = False
+
+    def note_checkpoint(self, model) -> None:
+        """Note the rows of the checkpoint, before the model is resized to the tokenizer."""
+        if model.get_input_embeddings() is None:
+            raise EEVEError(f"{type(model).__name__} has no input embeddings; use a causal language model")
+        self.checkpoint_rows = model.get_input_embeddings().weight.shape[0]
+
+    def initialise_new_rows(self, cfg, model) -> None:
+        """Give the rows that the checkpoint lacks their start, or say that there are none."""
+        from axolotl.loaders import load_tokenizer
+
+        tokenizer = load_tokenizer(cfg)
+        self.vocabulary = vocabulary.resolve(
+            tokenizer,
+            self.checkpoint_rows,
+            needs_new_rows=self.stage.trains_new_rows_only,
+            explicit=self.settings.base_vocab_size,
+            manifest=vocabulary.manifest_base_size(cfg.tokenizer_config or cfg.base_model),
+            mark=getattr(model.config, vocabulary.MARK, None),
+            base_tokenizer=_tokenizer_beside(cfg),
+        )
+        start, stop = self.vocabulary.uninitialised_from, self.vocabulary.size
+        if start < stop:
+            report = embeddings.initialise(
+                model, tokenizer, self.vocabulary.base_size, start, self.settings.init.output
+            )
+            LOG.info("%s", report)
+            self.record["initialised"] = report.as_dict()
+        else:
+            LOG.info("initialised no rows: the checkpoint has all %s", f"{stop:,}")
+            self.record["initialised"] = None
+        setattr(model.config, vocabulary.MARK, self.vocabulary.mark())
+
+    def freeze(self, model) -> None:
+        """Freeze what the stage does not train, and log what trains."""
+        plan = rows.resolve(model, self.stage, self.vocabulary.base_size)
+        self.frozen = rows.freeze(model, plan)
+        LOG.info("stage %s: %s", self.stage.name, plan)
+
+    def write_record(self, output_dir: str | Path) -> None:
+        """Write the stage's record beside its weights; written last, so that its presence says "done"."""
+        if int(os.environ.get("RANK", "0")) != 0:
+            return
+        record = {
+            "stage": self.stage.name,
+            "input_embeddings": self.stage.input_embeddings.value,
+            "output_embeddings": self.stage.output_embeddings.value,
+            "internal_layers": self.stage.internal_layers.value,
+            "base_vocab_size": self.vocabulary.base_size,
+            "vocab_size": self.vocabulary.size,
+            "eeve_axolotl": eeve_axolotl.__version__,
+            **self.record,
+        }
+        path = Path(output_dir) / RECORD
+        beside = path.with_suffix(".tmp")
+        beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        beside.replace(path)
+
+
+def _tokenizer_beside(cfg):
+    """The base model's own tokenizer, to hold the run's against; None where there is none to compare."""
+    if not cfg.tokenizer_config or cfg.tokenizer_config == cfg.base_model:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(cfg.base_model, revision=cfg.revision_of_model or "main")
+    except (OSError, ValueError) as error:
+        LOG.info("no tokenizer beside %s to compare with (%s)", cfg.base_model, type(error).__name__)
+        return None

@@ -1,0 +1,33 @@
+"""The stage inside the trainer's lifecycle: an optimiser that cannot touch frozen rows, and the proof."""
+
+from __future__ import annotations
+
+from axolotl.core.trainers.base import AxolotlTrainer
+
+
+class EEVETrainer(AxolotlTrainer):
+    """Axolotl's trainer for one EEVE stage.
+
+    A recipe names it as `trainer_cls`, so that the recipe cannot run where this package is missing:
+    Axolotl would skip the plugin with a line in the log and train every parameter.
+    """
+
+    eeve_run = None
+
+    def create_optimizer(self, model=None):
+        """Axolotl's optimiser, held to the rows that the stage trains."""
+        optimizer = super().create_optimizer(model)
+        self.eeve_run.frozen.protect(optimizer)
+        return optimizer
+
+    def train(self, *args, **kwargs):
+        """Train, with a fingerprint of everything frozen before and after.
+
+        Raises EEVEError if the plugin is not listed, or a frozen value has changed.
+        """
+        if self.eeve_run is None:
+            raise SystemExit(
+                "eeve_axolotl: `trainer_cls` names EEVETrainer but the plugin is not listed; add "
+                "`plugins: [eeve_axolotl.EEVEPlugin]`"
+            )
+        return super().train(*args, **kwargs)

@@ -1,0 +1,136 @@
+"""Which tokens are new: what the tokenizer, the model's rows and the settings say, and whether they agree."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from eeve_axolotl.errors import EEVEError
+
+MANIFEST = "eeve_tokenizer.json"  # beside a tokenizer that `axolotl eeve tokenizer` built
+MARK = "eeve_axolotl"  # in the config.json of a model whose rows we extended
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids below `base_size` are the base tokenizer's; those up to `size` are new.
+
+    Rows from `uninitialised_from` on are not in the checkpoint yet; equal to `size` if all are.
+    """
+
+    base_size: int
+    size: int
+    uninitialised_from: int
+
+    @property
+    def new_tokens(self) -> int:
+        """Number of new tokens."""
+        return self.size - self.base_size
+
+    def mark(self) -> dict[str, int]:
+        """What to write in the model's config, so that the next stage knows its rows."""
+        return {"base_vocab_size": self.base_size, "vocab_size": self.size}
+
+
+def manifest_base_size(tokenizer_directory: str | Path) -> int | None:
+    """The base vocabulary's size from the manifest beside a tokenizer, None without a manifest.
+
+    Raises EEVEError for a manifest that cannot be read.
+    """
+    path = Path(tokenizer_directory) / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["base_vocab_size"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EEVEError(
+            f"{path} is not a tokenizer manifest ({type(error).__name__}: {error}); "
+            "build the tokenizer again with `axolotl eeve tokenizer`"
+        ) from None
+
+
+def resolve(
+    tokenizer,
+    checkpoint_rows: int,
+    *,
+    needs_new_rows: bool,
+    explicit: int | None = None,
+    manifest: int | None = None,
+    mark: dict[str, int] | None = None,
+    base_tokenizer=None,
+) -> Vocabulary:
+    """Decide which rows are new, and check that everything that speaks of it agrees.
+
+    Args:
+        tokenizer: the extended tokenizer of the run.
+        checkpoint_rows: rows of the input embeddings in the loaded checkpoint, before any resizing.
+        needs_new_rows: whether the stage trains new rows only in some matrix.
+        explicit: `eeve.base_vocab_size` from the YAML.
+        manifest: the size that the tokenizer's manifest names.
+        mark: what an earlier stage wrote in the model's config.
+        base_tokenizer: the tokenizer that lies beside the base model, if there is one.
+
+    Raises EEVEError with one sentence that says what to change.
+    """
+    size = len(tokenizer)
+    base_size = _agreed_base_size(explicit, manifest, (mark or {}).get("base_vocab_size"))
+    if mark and size != mark["vocab_size"]:
+        raise EEVEError(
+            f"the tokenizer has {size:,} tokens but the model was trained with {mark['vocab_size']:,}; set "
+            "tokenizer_config to the tokenizer of the earlier stages"
+        )
+    if base_size is None:
+        base_size = min(checkpoint_rows, size)
+    if size < base_size:
+        raise EEVEError(
+            f"the tokenizer has {size:,} tokens, fewer than the {base_size:,} of the base vocabulary; set "
+            "tokenizer_config to the extended tokenizer"
+        )
+    if size == base_size and needs_new_rows:
+        raise EEVEError(
+            f"there are no new rows to train: the tokenizer has {size:,} tokens and the model "
+            f"{checkpoint_rows:,} rows; set tokenizer_config to an extended tokenizer "
+            "(`axolotl eeve tokenizer` builds one), or eeve.base_vocab_size if the rows were added before"
+        )
+    if base_tokenizer is not None:
+        _check_first_ids(tokenizer, base_tokenizer, base_size)
+    return Vocabulary(
+        base_size, size, _uninitialised_from(base_size, size, checkpoint_rows, mark, base_tokenizer)
+    )
+
+
+def _agreed_base_size(explicit: int | None, manifest: int | None, marked: int | None) -> int | None:
+    said = {
+        "eeve.base_vocab_size": explicit,
+        "the tokenizer's manifest": manifest,
+        "the model's config": marked,
+    }
+    said = {who: value for who, value in said.items() if value is not None}
+    if len(set(said.values())) > 1:
+        values = ", ".join(f"{who} says {value:,}" for who, value in said.items())
+        raise EEVEError(
+            f"the size of the base vocabulary is in doubt: {values}; remove eeve.base_vocab_size, or use the "
+            "tokenizer that this model was extended with"
+        )
+    return next(iter(said.values()), None)
+
+
+def _check_first_ids(tokenizer, base_tokenizer, base_size: int) -> None:
+    """The base's ids must mean in the extended tokenizer what they mean in the base's own."""
+    extended = {i: piece for piece, i in tokenizer.get_vocab().items()}
+    for piece, i in sorted(base_tokenizer.get_vocab().items(), key=lambda entry: entry[1]):
+        if extended.get(i) != piece:
+            raise EEVEError(
+                f"this tokenizer does not extend the base model's: id {i} is {extended.get(i)!r} in it and "
+                f"{piece!r} in the base model's tokenizer; build it from this base with `axolotl eeve tokenizer`"
+            )
+
+
+def _uninitialised_from(base_size: int, size: int, rows: int, mark, base_tokenizer) -> int:
+    if mark:
+        return size
+    if base_tokenizer is not None and len(base_tokenizer) <= base_size:
+        # Rows that the checkpoint has beyond its own tokenizer are padding, never trained.
+        return base_size
+    return min(rows, size)

@@ -1,0 +1,99 @@
+"""Shared by all tests: where the real text is, the base tokenizer, and models small enough for a CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORPORA = Path(os.environ.get("EEVE_CORPORA", ROOT.parent / "shared" / "corpora"))
+
+
+def corpus(name: str) -> Path:
+    """The path of a real text, or a skip with the reason."""
+    path = CORPORA / name
+    if not path.exists():
+        pytest.skip(f"needs {name}: set EEVE_CORPORA to the directory that has it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def base_tokenizer_directory(tmp_path_factory) -> Path:
+    """SOLAR's tokenizer (Mistral-7B's SentencePiece model, which Axolotl's dependency mistral_common carries)."""
+    from transformers import AutoTokenizer
+
+    package = Path(importlib.util.find_spec("mistral_common").origin).parent
+    directory = tmp_path_factory.mktemp("base_tokenizer")
+    shutil.copy(package / "data" / "tokenizer.model.v1", directory / "tokenizer.model")
+    (directory / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", '
+        '"add_bos_token": true, "add_eos_token": false}'
+    )
+    AutoTokenizer.from_pretrained(directory).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def base_tokenizer(base_tokenizer_directory):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base_tokenizer_directory)
+
+
+def extended(tokenizer, words: list[str]):
+    """`tokenizer` with each of `words` appended to its vocabulary and merges, built left to right."""
+    import json
+
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocab, merges = state["model"]["vocab"], state["model"]["merges"]
+
+    def add(piece: str) -> None:
+        vocab.setdefault(piece, len(vocab))
+
+    for word in words:
+        left = word[0]
+        add(left)
+        for character in word[1:]:
+            add(character)
+            if left + character not in vocab:
+                merges.append([left, character])
+                add(left + character)
+            left += character
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        unk_token=tokenizer.unk_token,
+    )
+
+
+def tiny_llama(vocab_size: int, hidden_size: int = 32, seed: int = 0, **config):
+    """A LlamaForCausalLM of a few thousand parameters beside its embeddings, random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    settings = dict(
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=vocab_size, hidden_size=hidden_size, **{**settings, **config})
+    )
