@@ -44,6 +44,16 @@ def check_config(cfg: Mapping, stage: Stage) -> None:
         )
     _check_adapter(cfg, stage)
     _check_modules_to_save(cfg, stage)
+    _check_merge(cfg, stage)
+
+
+def _check_merge(cfg: Mapping, stage: Stage) -> None:
+    method = cfg.get("merge_method")
+    if stage.internal_layers is Layers.QLORA and method not in (None, "legacy"):
+        raise EEVEError(
+            f"`merge_method: {method}` would round the embeddings to 4 bits when the adapter is merged; remove the key "
+            "(the plugin sets `legacy`, which leaves them as they are)"
+        )
 
 
 def _check_adapter(cfg: Mapping, stage: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Callable
 
@@ -28,3 +29,30 @@ def told_plainly(command: Callable) -> Callable:
             sys.exit(1)
 
     return wrapper
+
+
+def _show_progress() -> None:
+    """Print the package's own log lines as they come; Axolotl's logging would hide them."""
+    logger = logging.getLogger("eeve_axolotl")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler())
+    logger.propagate = False
+
+
+@eeve.command()
+@click.argument("config", type=click.Path())
+@told_plainly
+def tokenizer(config: str) -> None:
+    """Extend a tokenizer with a corpus's tokens, as CONFIG says."""
+    from eeve_axolotl.settings import read_yaml
+    from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+
+    _show_progress()
+    settings = read_yaml(config, TokenizerSettings)
+    manifest = build(settings)
+    counts = manifest["tokens_in_words"]
+    click.echo(
+        f"{settings.output}: {manifest['vocab_size'] - manifest['base_vocab_size']:,} new tokens, "
+        f"{manifest['unreachable']} unreachable; the corpus's {', '.join(settings.script)} words take "
+        f"{counts['base'] / counts['extended']:.2f}x fewer tokens"
+    )

@@ -8,17 +8,13 @@ get_trainer_cls, train, post_train (twice), post_train_unload.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
 
 from axolotl.integrations.base import BasePlugin
-from axolotl.utils.logging import get_logger
 
 from eeve_axolotl import checks
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.run import StageRun
-
-LOG: logging.Logger = get_logger(__name__)
 
 
 def stops_plainly(hook: Callable) -> Callable:

@@ -18,9 +18,10 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.settings import explain
 from eeve_axolotl.stages import Layers, Stage
 
-LOG: logging.Logger = get_logger(__name__)
+LOG: logging.Logger = get_logger("axolotl.eeve")  # Axolotl prints what begins with its own name
 
 RECORD = "eeve_stage.json"  # beside the weights that a stage made
+FAILED = "eeve_stage.failed.json"  # the evidence, where something frozen has changed
 
 
 @dataclass
@@ -60,6 +61,9 @@ class StageRun:
         cfg["mean_resizing_embeddings"] = False  # new rows get their subwords' means instead
         if self.stage.internal_layers is Layers.QLORA:
             cfg["lora_modules_to_save"] = checks.modules_to_save(cfg, self.stage) or None
+            # The default, memory_efficient, rounds every matrix of a QLoRA checkpoint to 4 bits and back,
+            # frozen embeddings included. Legacy adds the adapters to the weights as they are.
+            cfg["merge_method"] = "legacy"
         if not self.stage.backward_through_layers and cfg.get("gradient_checkpointing"):
             # It would recompute, and ask for gradients of, layers that no gradient passes through.
             LOG.info(
@@ -102,25 +106,56 @@ class StageRun:
 
     def freeze(self, model) -> None:
         """Freeze what the stage does not train, and log what trains."""
-        plan = rows.resolve(model, self.stage, self.vocabulary.base_size)
+        plan = rows.resolve(model, self.stage, self.vocabulary.base_size, self.vocabulary.size)
         self.frozen = rows.freeze(model, plan)
-        LOG.info("stage %s: %s", self.stage.name, plan)
+        trained = sum(parameter.numel() for parameter in self.frozen.trained_parameters().values())
+        LOG.info(
+            "stage %s trains %s of %s input rows, %s of %s output rows, internal layers %s: %s parameters",
+            self.stage.name,
+            f"{plan.inputs.trained:,}",
+            f"{plan.inputs.total:,}",
+            f"{plan.outputs.trained:,}",
+            f"{plan.outputs.total:,}",
+            self.stage.internal_layers.value,
+            f"{trained:,}",
+        )
+
+    def begin(self) -> None:
+        """Fingerprint everything that this stage freezes, before the first step."""
+        self._before = self.frozen.fingerprint()
+
+    def finish(self, output_dir: str | Path, optimizer) -> None:
+        """Compare with the fingerprint from before, and keep what the record will say.
+
+        Raises rows.FrozenMovedError, with the evidence left in `output_dir`, if anything frozen changed.
+        """
+        after = self.frozen.fingerprint()
+        self.record.update(self.frozen.record(self._before, after, optimizer))
+        try:
+            self._before.check(after)
+        except rows.FrozenMovedError:
+            self._write(Path(output_dir) / FAILED)
+            raise
 
     def write_record(self, output_dir: str | Path) -> None:
         """Write the stage's record beside its weights; written last, so that its presence says "done"."""
+        self._write(Path(output_dir) / RECORD)
+
+    def _write(self, path: Path) -> None:
         if int(os.environ.get("RANK", "0")) != 0:
             return
         record = {
             "stage": self.stage.name,
-            "input_embeddings": self.stage.input_embeddings.value,
-            "output_embeddings": self.stage.output_embeddings.value,
-            "internal_layers": self.stage.internal_layers.value,
-            "base_vocab_size": self.vocabulary.base_size,
-            "vocab_size": self.vocabulary.size,
+            "trains": {
+                "input_embeddings": self.stage.input_embeddings.value,
+                "output_embeddings": self.stage.output_embeddings.value,
+                "internal_layers": self.stage.internal_layers.value,
+            },
+            **self.vocabulary.mark(),
             "eeve_axolotl": eeve_axolotl.__version__,
             **self.record,
         }
-        path = Path(output_dir) / RECORD
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".tmp")
         beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         beside.replace(path)

@@ -23,11 +23,14 @@ class EEVETrainer(AxolotlTrainer):
     def train(self, *args, **kwargs):
         """Train, with a fingerprint of everything frozen before and after.
 
-        Raises EEVEError if the plugin is not listed, or a frozen value has changed.
+        Raises rows.FrozenMovedError if a frozen value has changed; SystemExit if the plugin is not listed.
         """
         if self.eeve_run is None:
             raise SystemExit(
                 "eeve_axolotl: `trainer_cls` names EEVETrainer but the plugin is not listed; add "
                 "`plugins: [eeve_axolotl.EEVEPlugin]`"
             )
-        return super().train(*args, **kwargs)
+        self.eeve_run.begin()
+        result = super().train(*args, **kwargs)
+        self.eeve_run.finish(self.args.output_dir, self.optimizer)
+        return result

@@ -94,7 +94,7 @@ class _Rows(nn.Module):
         return self.whole("weight") if self._rows_tied else self.exposed("weight")
 
     def write_back(self) -> None:
-        """Brings `weight[start:stop]` up to date. It gathers the rows under FSDP2: every rank must call it."""
+        """Brings `weight[start:stop]` current. Under FSDP2 it gathers the rows: every rank must call it."""
         for name, rows_name in ROWS.items():
             whole, rows = self._parameters.get(name), self._parameters.get(rows_name)
             if whole is None or rows is None or whole.is_meta:

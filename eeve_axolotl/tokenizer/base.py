@@ -1,0 +1,110 @@
+"""The base tokenizer: where it comes from, and how tokens and merges are appended to it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from eeve_axolotl.errors import EEVEError
+
+
+def load(name: str):
+    """The base as a transformers fast tokenizer.
+
+    Args:
+        name: a directory, a hub name, a SentencePiece `tokenizer.model` file, or `package:file` for one
+            that an installed package carries among its data (`mistral_common:tokenizer.model.v1`).
+
+    Raises EEVEError if it is not there, or not a SentencePiece-type BPE with byte fallback.
+    """
+    from transformers import AutoTokenizer
+
+    file = _package_file(name) if ":" in name else Path(name)
+    try:
+        if file.is_file():
+            tokenizer = _from_sentencepiece(file)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise EEVEError(
+            f"base: no tokenizer at {name} ({first}); give a directory, a hub name or a file"
+        ) from None
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    if model["type"] != "BPE":
+        raise EEVEError(
+            f"base: {name} is a {model['type']} tokenizer; only BPE tokenizers can be extended by merges"
+        )
+    if not model.get("byte_fallback"):
+        raise EEVEError(
+            f"base: {name} is a byte-level BPE; this version extends SentencePiece-type BPE with byte fallback "
+            "(Llama-2, Mistral, SOLAR)"
+        )
+    return tokenizer
+
+
+def _package_file(name: str) -> Path:
+    package, file = name.split(":", 1)
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise EEVEError(f"base: the package {package} is not installed; install it, or give a directory")
+    directory = Path(found.origin).parent
+    matches = sorted(directory.rglob(file))
+    if not matches:
+        raise EEVEError(f"base: the package {package} has no file {file}")
+    return matches[0]
+
+
+def _from_sentencepiece(file: Path):
+    from transformers import AutoTokenizer
+
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "add_bos_token": True,
+        "add_eos_token": False,
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copy(file, Path(directory) / "tokenizer.model")
+        (Path(directory) / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        return AutoTokenizer.from_pretrained(directory)
+
+
+def identity(tokenizer) -> str:
+    """SHA-256 over the tokens in id order and the merges: what makes a base this base."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    tokens = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    return hashlib.sha256(json.dumps([tokens, model["merges"]], ensure_ascii=False).encode()).hexdigest()
+
+
+def splits(token: str, known) -> list[tuple[str, str]]:
+    """All ways to make `token` from two `known` tokens."""
+    return [(token[:i], token[i:]) for i in range(1, len(token)) if token[:i] in known and token[i:] in known]
+
+
+def extended_state(state: dict, new_tokens: list[str], first_id: int) -> dict:
+    """A tokenizer's JSON `state` with `new_tokens` appended to vocabulary and merges, ids from `first_id` in order.
+
+    Every split of a new token into two known ones becomes a merge, after all base merges and in the order
+    of the tokens: text that holds no new token comes out as before, and a token stays within reach when
+    one of its parts is not in the vocabulary but another split is (SentencePiece's BPE works this way).
+    """
+    model = state["model"]
+    vocab = {**model["vocab"], **{token: first_id + n for n, token in enumerate(new_tokens)}}
+    merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
+    merges += [list(pair) for token in new_tokens for pair in splits(token, vocab)]
+    return {**state, "model": {**model, "vocab": vocab, "merges": merges}}
+
+
+def model_of(state: dict):
+    """The bare BPE model of a tokenizer's JSON: `tokenize(word)` on text in the model's own alphabet."""
+    bare = {**state, "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None}
+    return Tokenizer.from_str(json.dumps(bare))

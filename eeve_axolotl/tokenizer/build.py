@@ -1,0 +1,152 @@
+"""`axolotl eeve tokenizer`: a corpus and a base tokenizer in, an extended tokenizer and its manifest out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+import eeve_axolotl
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.settings import Settings
+from eeve_axolotl.sources import Source
+from eeve_axolotl.tokenizer import base as bases
+from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
+from eeve_axolotl.tokenizer.words import count_words
+from eeve_axolotl.vocabulary import MANIFEST
+
+LOG = logging.getLogger(__name__)
+
+
+class TokenizerSettings(Settings):
+    """The keys of a tokenizer YAML. Defaults are the model card's."""
+
+    base: str
+    """The base tokenizer: a directory, a hub name, a `tokenizer.model` file, or `package:file`."""
+
+    output: str
+    """Directory to write."""
+
+    overwrite: bool = False
+    """Replace `output` if it exists."""
+
+    corpus: list[Source] = Field(min_length=1)
+    """The text to learn tokens from."""
+
+    script: list[str] = Field(default=["Hangul"], min_length=1)
+    """Unicode scripts of the new tokens, one name or several."""
+
+    intermediate_vocab_size: int = Field(default=40_000, gt=0)
+    """Size of the intermediate tokenizer (card, step 1)."""
+
+    new_tokens: int | None = Field(default=8_960, gt=0)
+    """How many tokens to add at most (paper 2.1); null for all that are frequent enough."""
+
+    min_count: int | None = Field(default=None, ge=0)
+    """Tokens seen less often in the corpus are dropped (card, step 5: 6,000 over 100 GB)."""
+
+    min_count_per_gb: float | None = Field(default=None, ge=0)
+    """The same for each GB of corpus, so that a small corpus works; 60 is the card's rate."""
+
+    max_rounds: int = Field(default=100, gt=0)
+    """Cap on rounds of counting (card, step 7)."""
+
+    @field_validator("script", mode="before")
+    @classmethod
+    def _one_or_several(cls, value):
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> TokenizerSettings:
+        if self.min_count is not None and self.min_count_per_gb is not None:
+            raise ValueError("give min_count or min_count_per_gb, not both")
+        return self
+
+    def threshold(self, corpus_bytes: int) -> int:
+        """The count below which a token is dropped, for a corpus of so many bytes."""
+        if self.min_count is not None:
+            return self.min_count
+        rate = 60 if self.min_count_per_gb is None else self.min_count_per_gb
+        return max(1, round(rate * corpus_bytes / 1e9))
+
+
+def build(settings: TokenizerSettings) -> dict:
+    """Build the extended tokenizer and return its manifest.
+
+    The directory is written beside `output` and moved into place. Same inputs give the same bytes.
+    Raises EEVEError for anything a user can put right.
+    """
+    output = Path(settings.output)
+    if output.exists() and not settings.overwrite:
+        raise EEVEError(f"output {output} exists; choose another directory, or set overwrite: true")
+    base = bases.load(settings.base)
+    shards = [shard for source in settings.corpus for shard in source.shards()]
+    size = {"documents": 0, "bytes": 0}
+
+    def texts():
+        for shard in shards:
+            for document in shard.documents():
+                size["documents"] += 1
+                size["bytes"] += len(document.text.encode())
+                yield document.text
+
+    words = count_words(texts(), settings.script)
+    threshold = settings.threshold(size["bytes"])
+    LOG.info(
+        "corpus: %s documents, %.1f MB, %s distinct words; tokens seen less than %s times are dropped",
+        f"{size['documents']:,}", size["bytes"] / 1e6, f"{len(words):,}", f"{threshold:,}",
+    )  # fmt: skip
+    state = json.loads(base.backend_tokenizer.to_str())
+    selection = select(
+        state,
+        words,
+        first_id=len(base),
+        new_tokens=settings.new_tokens,
+        intermediate_vocab_size=settings.intermediate_vocab_size,
+        min_count=threshold,
+        max_rounds=settings.max_rounds,
+    )
+    extended = bases.extended_state(state, selection.tokens, len(base))
+    before, after = (sum(count_tokens(each, words).values()) for each in (state, extended))
+    manifest = {
+        "base": settings.base,
+        "base_sha256": bases.identity(base),
+        "base_vocab_size": len(base),
+        "vocab_size": len(base) + len(selection.tokens),
+        "settings": settings.model_dump(exclude={"output", "overwrite"}),
+        "corpus": {**size, "files": len(shards), "distinct_words": len(words)},
+        "min_count": threshold,
+        "tokens_in_words": {"base": before, "extended": after},
+        "rounds": selection.rounds,
+        "unreachable": _unreachable(extended, selection),
+        "versions": {"eeve_axolotl": eeve_axolotl.__version__, "tokenizers": version("tokenizers")},
+        "counts": selection.counts,
+    }
+    _write(output, base, extended, manifest)
+    return manifest
+
+
+def _unreachable(state: dict, selection: Selection) -> int:
+    """How many new tokens the tokenizer does not produce even from their own text."""
+    model = bases.model_of(state)
+    return sum(model.encode(token, add_special_tokens=False).tokens != [token] for token in selection.tokens)
+
+
+def _write(output: Path, base, state: dict, manifest: dict) -> None:
+    beside = output.with_name(f".{output.name}.unfinished")
+    shutil.rmtree(beside, ignore_errors=True)
+    base.save_pretrained(beside)
+    for name in ("tokenizer.model",):  # the base's SentencePiece model does not have the new tokens
+        (beside / name).unlink(missing_ok=True)
+    (beside / "tokenizer.json").write_text(json.dumps(state, ensure_ascii=False, indent=1), encoding="utf-8")
+    (beside / MANIFEST).write_text(
+        json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
+    if output.exists():
+        shutil.rmtree(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    beside.rename(output)

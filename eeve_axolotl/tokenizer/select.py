@@ -1,0 +1,130 @@
+"""Which tokens to add: the card's steps 1 to 7, on a table of words.
+
+Candidates come from an intermediate BPE tokenizer of the corpus's words. What is counted is what the
+target tokenizer really produces; what is too rare is dropped, what is missing and frequent is added,
+and all is counted again, until nothing changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tokenizers import Tokenizer, models, trainers
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.tokenizer.base import extended_state, model_of
+from eeve_axolotl.tokenizer.words import BOUNDARY
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Selection:
+    """The new tokens in id order, their counts under the target tokenizer, and what each round did."""
+
+    tokens: list[str]
+    counts: dict[str, int]
+    rounds: list[dict] = field(default_factory=list)
+
+
+def train_intermediate(words: Counter[str], vocab_size: int) -> list[str]:
+    """Tokens of a BPE tokenizer of `vocab_size` trained on `words`, characters first, then in merge order (step 1)."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False)
+    # The trainer counts words itself: give each as often as it occurs, in lines of bounded length.
+    lines = (
+        " ".join([word] * min(1000, count - n))
+        for word, count in sorted(words.items())
+        for n in range(0, count, 1000)
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    return [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])]
+
+
+def count_tokens(state: dict, words: Counter[str]) -> Counter[str]:
+    """How often each token of the tokenizer `state` occurs in `words`, as it really segments them."""
+    tokenizer = model_of(state)
+    names = {i: token for token, i in tokenizer.get_vocab().items()}
+    counts: Counter[int] = Counter()
+    distinct = list(words)
+    for start in range(0, len(distinct), 100_000):
+        batch = distinct[start : start + 100_000]
+        for word, encoding in zip(
+            batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True
+        ):
+            for i in encoding.ids:
+                counts[i] += words[word]
+    return Counter({names[i]: count for i, count in counts.items()})
+
+
+def select(
+    state: dict,
+    words: Counter[str],
+    *,
+    first_id: int,
+    new_tokens: int | None,
+    intermediate_vocab_size: int,
+    min_count: int,
+    max_rounds: int,
+) -> Selection:
+    """Choose the new tokens for the base tokenizer `state` (steps 1 to 7).
+
+    Args:
+        first_id: id of the first new token.
+        new_tokens: how many to add at most, the most frequent; None for all above `min_count`.
+        min_count: a token seen less often is dropped (step 5), a letter seen as often is added (step 6).
+
+    Raises EEVEError if nothing is frequent enough, or `max_rounds` did not reach the fixpoint.
+    """
+    base = state["model"]["vocab"]
+    letters = Counter()
+    for word, count in words.items():
+        for letter in word.lstrip(BOUNDARY):
+            letters[letter] += count
+    frequent = [
+        letter for letter, count in letters.most_common() if letter not in base and count >= min_count
+    ]
+    candidates = [
+        token
+        for token in train_intermediate(words, intermediate_vocab_size)
+        if token not in base and len(token) > 1
+    ]
+    order = {token: n for n, token in enumerate(frequent + candidates)}  # letters first: merges need them
+    chosen = set(order)
+    selection = Selection([], {})
+    for number in range(1, max_rounds + 1):
+        tokens = sorted(chosen, key=order.__getitem__)
+        counts = count_tokens(extended_state(state, tokens, first_id), words)
+        rare = {token for token in tokens if counts[token] < max(min_count, 1)}
+        # A letter is kept while the corpus has it often enough, whether or not it stands alone in a token now.
+        dropped = rare - set(frequent)
+        surplus = len(chosen) - len(dropped) - (new_tokens or len(chosen))
+        if (
+            surplus > 0
+        ):  # step by step, counted anew each time: what a dropped token covered goes to its parts
+            share = surplus if surplus <= 32 else (surplus + 2) // 3
+            kept = sorted(chosen - dropped, key=lambda token: (_worth(token, counts, letters), -order[token]))
+            dropped |= set(kept[:share])
+        selection.rounds.append({"round": number, "tokens": len(tokens), "dropped": len(dropped)})
+        LOG.info("round %d: %s tokens, %s dropped", number, f"{len(tokens):,}", f"{len(dropped):,}")
+        if not dropped:
+            selection.tokens = tokens
+            selection.counts = {token: counts[token] for token in tokens}
+            if not tokens:
+                raise EEVEError(
+                    f"no new token occurs {min_count:,} times in the corpus; lower min_count (or min_count_per_gb)"
+                )
+            return selection
+        chosen -= dropped
+    raise EEVEError(f"the selection did not settle in {max_rounds} rounds; raise max_rounds")
+
+
+def _worth(token: str, counts: Counter[str], letters: Counter[str]) -> int:
+    """How many tokens the corpus would take more without this one: a letter falls to its bytes, a word to two parts."""
+    if len(token) == 1:
+        return letters[token] * (len(token.encode()) - 1)
+    return counts[token]

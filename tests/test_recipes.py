@@ -1,0 +1,105 @@
+"""The seven SOLAR recipes: valid for Axolotl with the plugin, and different only where the stage is."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eeve_axolotl.stages import STAGES, Layers
+from tests.conftest import ROOT
+
+RECIPES = {number: ROOT / "examples" / f"stage{number}.yml" for number in STAGES}
+
+
+def read(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+# What a stage may say for itself; everything else must be the same in all seven.
+OF_THE_STAGE = {"base_model", "output_dir", "eeve"}
+OF_QLORA = {"adapter", "load_in_4bit", "lora_r", "lora_alpha", "lora_dropout", "lora_target_linear"}
+OF_THE_BACKWARD_PASS = {"gradient_checkpointing", "gradient_checkpointing_kwargs"}
+
+
+@pytest.mark.parametrize("number", STAGES)
+def test_a_recipe_differs_from_its_siblings_only_where_the_stage_does(number):
+    mine, siblings = read(RECIPES[number]), [read(path) for path in RECIPES.values()]
+    for key in {key for recipe in siblings for key in recipe} - OF_THE_STAGE:
+        if key in OF_QLORA:
+            alike = [other for other, n in zip(siblings, STAGES, strict=True) if same_layers(n, number)]
+        elif key in OF_THE_BACKWARD_PASS:
+            alike = [other for other, n in zip(siblings, STAGES, strict=True) if same_backward(n, number)]
+        else:
+            alike = siblings
+        assert all(other.get(key) == mine.get(key) for other in alike), key
+
+
+def same_layers(one, other):
+    return STAGES[one].internal_layers is STAGES[other].internal_layers
+
+
+def same_backward(one, other):
+    return STAGES[one].backward_through_layers is STAGES[other].backward_through_layers
+
+
+def test_each_recipe_starts_from_the_one_before():
+    recipes = {number: read(path) for number, path in RECIPES.items()}
+    assert recipes[1]["base_model"] == "upstage/SOLAR-10.7B-v1.0"
+    for number in range(2, 8):
+        before = recipes[number - 1]["output_dir"]
+        merged = STAGES[number - 1].internal_layers is Layers.QLORA
+        assert recipes[number]["base_model"] == (f"{before}/merged" if merged else before)
+
+
+@pytest.mark.parametrize("number", STAGES)
+def test_a_recipe_has_the_papers_settings(number):
+    recipe = read(RECIPES[number])
+    assert recipe["eeve"] == {"stage": number}
+    assert float(recipe["learning_rate"]) == 4e-5  # paper 3.2, EEVE-10.8B
+    assert (recipe["sequence_len"], recipe["micro_batch_size"], recipe["gradient_accumulation_steps"]) == (
+        4096,
+        8,
+        4,
+    )
+    assert (recipe["lr_scheduler"], recipe["warmup_steps"], recipe["max_steps"]) == ("cosine", 10, 400)
+    assert recipe["bf16"] is True and recipe["attn_implementation"] == "flash_attention_2"
+
+
+@pytest.mark.parametrize("number", STAGES)
+def test_a_recipe_says_what_it_does_what_it_needs_and_how_to_run_it(number):
+    header = RECIPES[number].read_text(encoding="utf-8").split("\n\n")[0]
+    for needed in (
+        f"# Stage {number} of 7",
+        "# Needs:",
+        f"axolotl train examples/stage{number}.yml",
+        "# Change first:",
+    ):
+        assert needed in header
+
+
+@pytest.mark.parametrize("number", STAGES)
+def test_a_recipe_passes_axolotls_own_validation_with_the_plugin(number, tmp_path, monkeypatch):
+    """The base model lies on the hub and earlier outputs do not exist yet: small stand-ins take their places."""
+    from axolotl.cli.config import prepare_plugins
+    from axolotl.integrations.base import PluginManager
+    from axolotl.utils.config import validate_config
+    from axolotl.utils.dict import DictDefault
+
+    monkeypatch.chdir(tmp_path)
+    recipe = read(RECIPES[number])
+    if number == 1:
+        recipe["base_model"] = "./base"
+    for directory in (recipe["base_model"], "tokenizer", "corpus"):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    (Path(recipe["base_model"]) / "config.json").write_text('{"model_type": "llama"}')
+    Path("corpus/part.jsonl").write_text('{"text": "안녕"}\n')
+    cfg = DictDefault(recipe)
+    try:
+        prepare_plugins(cfg)
+        h100 = {"bf16": True, "tf32": True, "fp8": True, "n_gpu": 8, "compute_capability": "sm_90"}
+        checked = validate_config(cfg, capabilities=h100, env_capabilities={"torch_version": "2.13.0"})
+    finally:
+        PluginManager.get_instance().plugins.clear()
+    assert checked.eeve.stage == number
+    wanted = ["embed_tokens", "lm_head"] if number == 6 else None
+    assert checked.lora_modules_to_save == wanted
