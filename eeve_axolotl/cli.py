@@ -56,3 +56,20 @@ def tokenizer(config: str) -> None:
         f"{manifest['unreachable']} unreachable; the corpus's {', '.join(settings.script)} words take "
         f"{counts['base'] / counts['extended']:.2f}x fewer tokens"
     )
+
+
+@eeve.command()
+@click.argument("config", type=click.Path())
+@told_plainly
+def corpus(config: str) -> None:
+    """Filter text, choose documents for the new tokens, split and write shards, as CONFIG says."""
+    from eeve_axolotl.corpus.pipeline import build
+    from eeve_axolotl.corpus.settings import CorpusSettings
+    from eeve_axolotl.settings import read_yaml
+
+    settings = read_yaml(config, CorpusSettings)
+    output = build(settings)
+    if settings.executor.kind == "slurm":
+        click.echo(f"queued; {output} appears when the last job has run")
+    else:
+        click.echo(f"{output}: see {output / 'README.md'} for what was kept, removed and chosen")

@@ -1,78 +1,167 @@
-"""The corpus's side of reading: which pieces of input there are, and a piece's documents.
+"""The corpus's side of reading: which pieces of input there are, and a piece's texts.
 
-Reading itself, with its formats and errors, is `eeve_axolotl.sources`.
+Files and their errors are `eeve_axolotl.sources`; Hugging Face datasets are read by `datasets`, streaming.
 """
 
 from __future__ import annotations
 
-import csv
-import glob
-import gzip
-import io
-import json
-import os
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from eeve_axolotl.corpus.settings import CorpusSettings, GroupSettings
+from pydantic import Field, model_validator
+
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.sources import SourceSettings
+from eeve_axolotl.sources import Document, Shard, Source
+
+if TYPE_CHECKING:
+    from eeve_axolotl.corpus.settings import CorpusSettings, GroupSettings
+
+
+class CorpusSource(Source):
+    """Files, as for the tokenizer, or with `split` a Hugging Face dataset, which is streamed."""
+
+    split: str | None = None
+    """`path` is a Hugging Face dataset (a hub name, or a directory that `datasets` loads), and this its split."""
+
+    name: str | None = None
+    """The dataset's configuration, e.g. kor_Hang of HuggingFaceFW/fineweb-2."""
+
+    documents: int | None = Field(default=None, gt=0)
+    """Read at most so many documents of the dataset, shared out evenly over its files."""
+
+    @model_validator(mode="after")
+    def _dataset(self) -> CorpusSource:
+        if self.split is None and (self.name or self.documents):
+            raise ValueError(
+                "`name` and `documents` are for Hugging Face datasets; give `split` too, or leave them out"
+            )
+        return self
+
+    def pieces(self) -> list[Shard | DatasetShard]:
+        """What can be read on its own. Raises EEVEError if there is nothing."""
+        if self.split is None:
+            return self.shards()
+        count = _dataset(self).num_shards
+        return [DatasetShard(self, index, count) for index in range(count)]
+
+
+@dataclass(frozen=True)
+class DatasetShard:
+    """One of `count` shards of a streamed dataset."""
+
+    source: CorpusSource
+    index: int
+    count: int
+
+    def documents(self) -> Iterator[Document]:
+        """The shard's documents in order. Raises EEVEError for a missing column, or when the stream breaks off."""
+        source = self.source
+        data = _dataset(source).shard(self.count, self.index)
+        if source.documents:
+            data = data.take(-(-source.documents // self.count))
+        place, row = f"{source.path}:{source.name or 'default'}:{source.split}:{self.index}", 0
+        try:
+            for row, record in enumerate(data, start=1):
+                for column in source.columns:
+                    if column not in record:
+                        raise EEVEError(
+                            f"{place}, row {row}: no column {column!r}; there are {', '.join(map(repr, record))}: "
+                            "set `columns`"
+                        )
+                    if record[column]:
+                        yield Document(str(record[column]), place, row, {**record})
+        except EEVEError:
+            raise
+        except Exception as error:  # whatever datasets, fsspec and the network raise
+            raise EEVEError(f"{place}: broke off after row {row:,} ({_first_line(error)})") from None
+
+
+def _dataset(source: CorpusSource):
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(source.path, source.name, split=source.split, streaming=True)
+    except Exception as error:  # a dozen kinds, all of them about the name, the configuration or the network
+        raise EEVEError(
+            f"the dataset {source.path} cannot be read ({_first_line(error)}); correct path, name or split"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One task's input."""
+    """One task's input: a shard of a source of the group `group` (its number in the mix)."""
 
     group: int
-    source: SourceSettings
-    part: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """`text`, and where it is from. `texts`: the fields asked for."""
-
-    text: str
-    origin: str
-    texts: tuple[str, ...] = ()
+    shard: Shard | DatasetShard
 
 
 def pieces(settings: CorpusSettings) -> list[Piece]:
-    out = []
-    for n, g in enumerate(settings.mix.values()):
-        for s in g.sources:
-            files = sorted(glob.glob(s.path))
-            if not files:
-                raise EEVEError(f"{s.path} does not exist")
-            out += [Piece(n, s, f) for f in files]
-    return out
+    """The input in the order of the mix. Raises EEVEError if a source has nothing."""
+    return [
+        Piece(number, shard)
+        for number, group in enumerate(settings.mix.values())
+        for source in group.sources
+        for shard in _for_group(source, group).pieces()
+    ]
 
 
-def _raw(path):
-    op = gzip.open if path.endswith(".gz") else open
-    with op(path, "rt", encoding="utf-8") as f:
-        if ".tsv" in path:
-            for i, row in enumerate(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE), 2):
-                yield i, row
-        else:
-            for i, line in enumerate(f, 1):
-                yield i, json.loads(line)
+def _for_group(source: CorpusSource, group: GroupSettings) -> CorpusSource:
+    """Of a template's columns the first is the one to read; the others come along as fields."""
+    if group.template is None:
+        return source
+    return source.model_copy(update={"columns": columns_of(group.template)[:1]})
 
 
-def read_piece(piece: Piece, group: GroupSettings) -> Iterator[Record]:
-    for i, row in _raw(piece.part):
-        text = group.parallel.template.format_map(row) if group.parallel else row[piece.source.text]
-        yield Record(text, f"{os.path.basename(piece.part)}:{i}")
+def columns_of(template: str) -> list[str]:
+    """The columns that a template names in braces. Raises ValueError if it is no template."""
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name]
 
 
-def read_source(source: SourceSettings, fields=None) -> Iterator[Record]:
-    for f in sorted(glob.glob(source.path)):
-        for i, row in _raw(f):
-            texts = tuple(row[x] for x in (fields or [source.text]))
-            yield Record(texts[0], f"{f}:{i}", texts)
+def read_piece(piece: Piece, group: GroupSettings) -> Iterator[Document]:
+    """The piece's documents; with a template, each made from one record's columns.
+
+    Raises EEVEError naming file and line for whatever cannot be read, or lacks a column.
+    """
+    for document in piece.shard.documents():
+        if group.template is None:
+            yield document
+            continue
+        columns = columns_of(group.template)
+        record = {**document.fields, columns[0]: document.text}
+        missing = [column for column in columns if not record.get(column)]
+        if any(column not in record for column in missing):
+            raise EEVEError(
+                f"{document.file}, line {document.line}: no column {missing[0]!r} for the template; there are "
+                f"{', '.join(map(repr, record))}"
+            )
+        if not missing:  # a side that is empty has nothing to align
+            yield Document(group.template.format_map(record), document.file, document.line)
+
+
+def texts_of(sources: list[CorpusSource]) -> Iterator[str]:
+    """All texts of `sources`, one after another."""
+    for source in sources:
+        for shard in source.pieces():
+            for document in shard.documents():
+                yield document.text
 
 
 def identity(piece: Piece) -> list:
-    """What a step's result depends on of a piece: the file, its size and time of change."""
-    stat = os.stat(piece.part)
-    return [piece.group, piece.part, stat.st_size, stat.st_mtime_ns, piece.source.model_dump(mode="json")]
+    """What a step's result depends on of a piece: the source, and of a file its size and time of change."""
+    shard = piece.shard
+    if isinstance(shard, DatasetShard):
+        return [piece.group, shard.index, shard.count, shard.source.model_dump(mode="json")]
+    stat = shard.file.stat()
+    return [
+        piece.group,
+        str(shard.file),
+        stat.st_size,
+        stat.st_mtime_ns,
+        shard.source.model_dump(mode="json"),
+    ]

@@ -21,7 +21,8 @@ class Language:
 # Korean attaches its function words: what marks a running sentence is how its words end. A menu or a list
 # of keywords ("로그인 회원가입 고객센터") has hardly any such ending.
 _KO_ENDINGS = (
-    "은 는 이 가 을 를 의 에 에서 에게 로 으로 와 과 도 만 부터 까지 보다 처럼 라고 고 며 면 서 지만 니다 습니다 세요 어요 아요 네요 "
+    "은 는 이 가 을 를 의 에 에서 에게 로 으로 와 과 도 만 부터 까지 보다 처럼 라고 고 며 면 서 지만 "
+    "니다 습니다 세요 어요 아요 네요 "
     "해요 죠 다 던 된 한 할 하는 되는 있는 없는 하고 하여 해서"
 )
 _KO_WORDS = "및 또는 그리고 그러나 하지만 이 그 저 수 것 등 때 더 안 잘 못 왜 좀 정말 너무 다른 모든 같은 위해 대한 통해"

@@ -78,7 +78,7 @@ def make_plan(settings: CorpusSettings) -> steps.Plan:
         "filter": [
             [identity(piece) for piece in found],
             [
-                {"name": name, **group.model_dump(include={"language", "parallel", "filters"})}
+                {"name": name, **group.model_dump(include={"language", "template", "filters"})}
                 for name, group in settings.mix.items()
             ],
             settings.deduplicate.shortest_line,

@@ -21,6 +21,18 @@ from eeve_axolotl.corpus.steps import Plan, longest_record
 from eeve_axolotl.corpus.store import Tally, read_json, rows, write_json
 from eeve_axolotl.errors import EEVEError
 
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: train/*.parquet
+  - split: held_out
+    path: held_out/*.parquet
+---
+
+"""
+
 
 def publish(plan: Plan) -> None:
     """Write manifest, table of new tokens, report and plots beside the shards, and move all into place."""
@@ -32,8 +44,9 @@ def publish(plan: Plan) -> None:
     manifest = _manifest(plan, staging, choice, tallies)
     write_json(staging / MANIFEST, manifest)
     _plots(staging, tokens, choice)
-    (staging / "report.md").write_text(_markdown(plan, manifest, tokens, tallies), encoding="utf-8")
-    (staging / "SHORT_TOKENS.txt").write_text(
+    # Under this name, and with this head, `datasets` (and so Axolotl) knows which files are which split.
+    (staging / "README.md").write_text(CARD + _markdown(plan, manifest, tokens, tallies), encoding="utf-8")
+    (staging / "short_of_text.txt").write_text(
         "".join(f"{row['token']}\n" for row in tokens.to_pylist() if row["status"] == "short of text"),
         encoding="utf-8",
     )
@@ -238,7 +251,7 @@ def _new_tokens(tokens: pa.Table) -> list[str]:
         lines.append(
             f"Target {target:,} occurrences: {status.count('reached'):,} tokens reach it, "
             f"{status.count('short of budget'):,} would with more budget, and {status.count('short of text'):,} "
-            "cannot from this corpus (`SHORT_TOKENS.txt`: give more text for them, or leave them out of the "
+            "cannot from this corpus (`short_of_text.txt`: give more text for them, or leave them out of the "
             "tokenizer). Every token's numbers are in `tokens.parquet`.\n"
         )
     return lines
@@ -282,17 +295,14 @@ def stage_tokens(recipe: str | Path, gpus: int, epoch: int) -> int:
 def _how_to_read(plan: Plan) -> str:
     output, length = plan.settings.output.rstrip("/"), plan.settings.write.sequence_len
     if plan.settings.write.read_as == "completion":
-        block = (
-            f"datasets:\n  - path: {output}/train\n    ds_type: parquet\n    type: completion\n    field: text\n"
-            f"test_datasets:\n  - path: {output}/held_out\n    ds_type: parquet\n    split: train\n"
-            "    type: completion\n    field: text\n"
-        )
+        block = f"datasets:\n  - path: {output}\n    type: completion\n    split: train\n"
     else:
         block = (
-            f"pretraining_dataset:\n  - path: {output}/train\n    ds_type: parquet\n    type: pretrain\n"
-            "    text_column: text\n    split: train\nmax_steps: 1000  # streaming needs it\n"
+            f"pretraining_dataset:\n  - path: {output}\n    type: pretrain\n    split: train\n"
+            "max_steps: 400  # streaming needs it\n"
         )
-    return f"```yaml\n{block}sequence_len: {length}\nsample_packing: true\n```\n"
+    held_out = f"test_datasets:\n  - path: {output}\n    type: completion\n    split: held_out\n"
+    return f"```yaml\n{block}{held_out}sequence_len: {length}\nsample_packing: true\n```\n"
 
 
 def _plots(staging: Path, tokens: pa.Table, choice: dict) -> None:

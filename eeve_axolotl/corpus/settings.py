@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from eeve_axolotl.corpus.inputs import CorpusSource, columns_of
 from eeve_axolotl.corpus.languages import LANGUAGES
 from eeve_axolotl.settings import Settings
-from eeve_axolotl.sources import SourceSettings
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -29,7 +29,7 @@ class PerplexitySettings(Settings):
     sentencepiece: str | None = None
     """The SentencePiece model whose pieces the KenLM model is over; left out, it is over words."""
 
-    good_text: list[SourceSettings] | None = None
+    good_text: list[CorpusSource] | None = None
     """Text of the quality you want: a character n-gram model is trained on it. Instead of `kenlm`."""
 
     maximum: float | None = Field(default=None, gt=1)
@@ -78,27 +78,20 @@ class FilterSettings(Settings):
     """Drop documents that surprise a model of good text. Off unless given."""
 
 
-class ParallelSettings(Settings):
-    """Aligned text: each record becomes one document that holds both sides."""
-
-    template: str
-    """The document, with the record's fields in braces, e.g. "{en}\\n{ko}"."""
-
-
 class GroupSettings(Settings):
     """One part of the mix: a language, or parallel text."""
 
     share: float = Field(gt=0, le=1)
     """Share of the budget. The shares of all groups add up to 1."""
 
-    sources: list[SourceSettings] = Field(min_length=1)
+    sources: list[CorpusSource] = Field(min_length=1)
     """Where its text comes from."""
 
     language: str | None = None
     """`ko` or `en`: sets scripts and stopwords. Left out, give them under `filters`, or those filters are off."""
 
-    parallel: ParallelSettings | None = None
-    """For aligned text."""
+    template: str | None = None
+    """For aligned text: the document that a record becomes, with its columns in braces, e.g. "{en}\\n{ko}"."""
 
     rule: Literal["coverage", "density", "natural"] = "natural"
     """How its documents are chosen: so that every new token is seen often enough (`coverage`), the most new
@@ -109,6 +102,13 @@ class GroupSettings(Settings):
 
     filters: FilterSettings = FilterSettings()
     """Which of its documents are good enough."""
+
+    @field_validator("template")
+    @classmethod
+    def _names_columns(cls, value: str | None) -> str | None:
+        if value is not None and not columns_of(value):
+            raise ValueError('the template names no column; write columns in braces, e.g. "{en}\\n{ko}"')
+        return value
 
     @field_validator("language")
     @classmethod
@@ -175,12 +175,9 @@ class HeldOutSettings(Settings):
     max_bytes: int = Field(default=5_000_000, gt=0)
     """At most this much of each group."""
 
-    protect: list[SourceSettings] = []
+    protect: list[CorpusSource] = Field(default=[])
     """Other text that must not be in the training data, such as benchmarks: documents that share a passage
-    with it are dropped."""
-
-    protect_fields: list[str] | None = None
-    """Fields of the protected records that hold text. Left out: the `text` field of the source."""
+    with it lose it. `columns` names all that hold text."""
 
     _amounts = field_validator("max_bytes", mode="before")(amount)
 
@@ -209,14 +206,14 @@ class ExecutorSettings(Settings):
     workers: int = Field(default=1, ge=1)
     """Tasks that run at the same time. The result does not depend on it."""
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """Further arguments of datatrove's executor, e.g. partition and time for Slurm."""
 
 
 class StageSettings(Settings):
     """For the report: how many tokens the recipes will train on."""
 
-    recipes: list[str] = []
+    recipes: list[str] = Field(default=[])
     """Stage recipes (Axolotl YAMLs) that will read this corpus."""
 
     gpus: int = Field(default=1, ge=1)

@@ -7,6 +7,7 @@ splitting. What is global (repeated lines, clusters of duplicates, the choice) i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from eeve_axolotl.corpus.filters import (
     ScriptFilter,
     StopwordFilter,
 )
-from eeve_axolotl.corpus.inputs import Piece, read_piece, read_source
+from eeve_axolotl.corpus.inputs import Piece, read_piece, texts_of
 from eeve_axolotl.corpus.languages import LANGUAGES
 from eeve_axolotl.corpus.perplexity import CharacterModel, KenLM, PerplexityFilter, train_with_threshold
 from eeve_axolotl.corpus.settings import CorpusSettings, GroupSettings
@@ -146,10 +147,9 @@ class Learn(Step):
         for number, group in enumerate(self.plan.settings.mix.values()):
             wanted = group.filters.perplexity
             if wanted and wanted.good_text:
-                texts = (
-                    normalise(record.text) for source in wanted.good_text for record in read_source(source)
+                model, maximum = train_with_threshold(
+                    map(normalise, texts_of(wanted.good_text)), wanted.quantile
                 )
-                model, maximum = train_with_threshold(texts, wanted.quantile)
                 model.save(learned_model(self.plan, number))
                 write_json(learned_model(self.plan, number).with_suffix(".json"), {"maximum": maximum})
 
@@ -174,16 +174,14 @@ class Filter(Step):
         lines = _LineCount()
         with Writer(self.plan.file(self.name, rank), DOCUMENTS) as kept:
             for record in read_piece(piece, group):
-                text = normalise(record.text)
+                text, origin = normalise(record.text), f"{record.file}:{record.line}"
                 size = len(text.encode())
                 tally.add(name, "read", size)
-                reason = _first_objection(filters, Document(text, record.origin))
+                reason = _first_objection(filters, Document(text, origin))
                 if reason:
                     tally.add(name, reason, size, text)
                     continue
-                kept.write(
-                    {"text": text, "group": piece.group, "origin": record.origin, "key": 0, "bytes": size}
-                )
+                kept.write({"text": text, "group": piece.group, "origin": origin, "key": 0, "bytes": size})
                 lines.add(dup.line_hashes(text, shortest))
         lines.save(self.plan.file(self.name, rank, ""))
         write_json(self.plan.file(self.name, rank, ".json"), tally.as_json())
@@ -366,15 +364,9 @@ class Roles(Step):
             roles[self._held_out(np.flatnonzero((group == number) & (roles == TRAIN)), order, size)] = (
                 HELD_OUT
             )
-        for rank, (start, end) in enumerate(zip(first, first[1:], strict=False)):
+        for rank, (start, end) in enumerate(itertools.pairwise(first)):
             np.save(plan.file(self.name, rank, ".npy"), roles[start:end])
-        wanted = plan.settings.held_out
-        protected = (
-            normalise(text)
-            for source in wanted.protect
-            for record in read_source(source, wanted.protect_fields)
-            for text in record.texts
-        )
+        protected = map(normalise, texts_of(plan.settings.held_out.protect))
         np.save(plan.folder(self.name) / "protected.npy", dup.all_passages(protected))
 
     def _later_in_cluster(self, first: list[int]) -> np.ndarray:
@@ -591,7 +583,7 @@ class Choose(Step):
         place = np.full(len(counts), -1)
         place[chosen] = (order[chosen] >> np.uint64(40)).astype(np.int64) % shards
         place[counts.held_out] = shards
-        for rank, (start, end) in enumerate(zip(counts.first, counts.first[1:], strict=False)):
+        for rank, (start, end) in enumerate(itertools.pairwise(counts.first)):
             wanted = place[start:end] >= 0
             np.savez(
                 self.plan.file(self.name, rank, ".npz"),
