@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.rows.fingerprint import Fingerprint, fingerprint
+from eeve_axolotl.rows.checksums import Fingerprint, fingerprint
 from eeve_axolotl.rows.modules import ROWS, _Rows, install, uninstall
 from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, raw, shape_of
 from eeve_axolotl.stages import Layers, Rows
