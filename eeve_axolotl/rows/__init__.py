@@ -11,7 +11,7 @@ This package knows nothing of Axolotl: it needs torch, and the accessors `get_in
 `get_output_embeddings` of transformers. docs/frozen_rows.md says how it works and what it supports.
 """
 
-from eeve_axolotl.rows.fingerprint import Fingerprint, FrozenMovedError, fingerprint
+from eeve_axolotl.rows.checksums import Fingerprint, FrozenMovedError, fingerprint
 from eeve_axolotl.rows.freezing import FrozenRows, freeze, optimizer_state_bytes
 from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, resolve, untie
 

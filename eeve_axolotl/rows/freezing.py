@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.rows.fingerprint import Fingerprint, fingerprint
+from eeve_axolotl.rows.checksums import Fingerprint, fingerprint
 from eeve_axolotl.rows.modules import ROWS, _Rows, install, uninstall
 from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, raw, shape_of
 from eeve_axolotl.stages import Layers, Rows
@@ -26,8 +26,7 @@ def freeze(model: nn.Module, plan: RowPlan) -> FrozenRows:
     previous = getattr(model, "_eeve_frozen_rows", None)
     if previous is not None:
         previous.remove()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    _freeze_everything(model)
     if plan.stage.internal_layers is not Layers.FROZEN:
         _train_internal_layers(model, plan)
     table, head = model.get_submodule(plan.inputs.module), model.get_submodule(plan.outputs.module)
@@ -119,12 +118,14 @@ class FrozenRows:
                 module.write_back()
 
     def remove(self) -> None:
-        """Takes the plan off: the model has its own classes and parameters again, all frozen as they are."""
+        """Takes the plan off: the model has its own classes and parameters again, the trained rows in their
+        place, and nothing requires a gradient."""
         if self._cut is not None:
             self._cut.remove()
             self._cut = None
         for module in self.model.modules():
             uninstall(module)
+        _freeze_everything(self.model)
         if getattr(self.model, "_eeve_frozen_rows", None) is self:
             del self.model._eeve_frozen_rows
 
@@ -199,6 +200,12 @@ def _cut_graph(head: nn.Module, args: tuple) -> tuple | None:
         stacklevel=2,
     )
     return (hidden.detach(), *args[1:])
+
+
+def _freeze_everything(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None  # an optimiser would act on one left over, be it zero
 
 
 def _train_internal_layers(model: nn.Module, plan: RowPlan) -> None:

@@ -111,10 +111,10 @@ def fingerprint(model: nn.Module, plan: RowPlan) -> Fingerprint:
             continue
         if matrix is not None:
             spans[name] = (matrix.start, matrix.stop)
-            sums[name] = _row_sums(parameter, shape[1] if len(shape) == 2 else 1, shape[0], keys)
+            sums[name] = _row_sums(*_held(parameter), shape[1] if len(shape) == 2 else 1, shape[0], keys)
         else:
             tiles = -(-torch.Size(shape).numel() // _TILE)
-            partial = _row_sums(parameter, _TILE, tiles, keys)
+            partial = _row_sums(*_held(parameter), _TILE, tiles, keys)
             sums[name] = (partial * keys.of_tiles(partial.device, tiles)).sum().view(1)
         if _is_sharded(parameter):
             shards[name] = parameter
@@ -158,9 +158,9 @@ def _keys(first: int, count: int) -> torch.Tensor:
     return torch.from_numpy(x.view(np.int64))
 
 
-def _row_sums(parameter: nn.Parameter, width: int, rows: int, keys: _KeysByDevice) -> torch.Tensor:
-    """int64 (rows,): the keyed sum of each run of `width` elements, as far as this rank holds them."""
-    held, offset = _held(parameter)
+def _row_sums(held: torch.Tensor, offset: int, width: int, rows: int, keys: _KeysByDevice) -> torch.Tensor:
+    """int64 (rows,): the keyed sum of each run of `width` elements of a parameter, as far as they are in
+    `held`, a piece of it that begins at its element number `offset`."""
     elements = held.detach().reshape(-1)
     if elements.element_size() == 8:  # the keys need room above the elements' bits
         elements, offset, width = elements.view(torch.int32), 2 * offset, 2 * width
