@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 from collections.abc import Callable
 
@@ -31,14 +30,6 @@ def told_plainly(command: Callable) -> Callable:
     return wrapper
 
 
-def _show_progress() -> None:
-    """Print the package's own log lines as they come; Axolotl's logging would hide them."""
-    logger = logging.getLogger("eeve_axolotl")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler())
-    logger.propagate = False
-
-
 @eeve.command()
 @click.argument("config", type=click.Path())
 @told_plainly
@@ -47,7 +38,6 @@ def tokenizer(config: str) -> None:
     from eeve_axolotl.settings import read_yaml
     from eeve_axolotl.tokenizer.build import TokenizerSettings, build
 
-    _show_progress()
     settings = read_yaml(config, TokenizerSettings)
     manifest = build(settings)
     counts = manifest["tokens_in_words"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 import eeve_axolotl
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.logs import logger
 from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
@@ -19,7 +19,7 @@ from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
 from eeve_axolotl.tokenizer.words import count_words
 from eeve_axolotl.vocabulary import MANIFEST
 
-LOG = logging.getLogger(__name__)
+LOG = logger("tokenizer")
 
 
 class TokenizerSettings(Settings):

@@ -7,7 +7,6 @@ and all is counted again, until nothing changes.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -15,10 +14,11 @@ from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer.base import extended_state, model_of
 from eeve_axolotl.tokenizer.words import BOUNDARY
 
-LOG = logging.getLogger(__name__)
+LOG = logger("tokenizer")
 
 
 @dataclass
@@ -99,16 +99,13 @@ def select(
     for number in range(1, max_rounds + 1):
         tokens = sorted(chosen, key=order.__getitem__)
         counts = count_tokens(extended_state(state, tokens, first_id), words)
-        rare = {token for token in tokens if counts[token] < max(min_count, 1)}
         # A letter is kept while the corpus has it often enough, whether or not it stands alone in a token now.
-        dropped = rare - set(frequent)
-        surplus = len(chosen) - len(dropped) - (new_tokens or len(chosen))
-        if (
-            surplus > 0
-        ):  # step by step, counted anew each time: what a dropped token covered goes to its parts
-            share = surplus if surplus <= 32 else (surplus + 2) // 3
-            kept = sorted(chosen - dropped, key=lambda token: (_worth(token, counts, letters), -order[token]))
-            dropped |= set(kept[:share])
+        rare = {token for token in tokens if counts[token] < max(min_count, 1)} - set(frequent)
+        surplus = max(len(chosen) - len(rare) - (new_tokens or len(chosen)), 0)
+        # Step by step, the least useful first, counted anew each time: what a dropped token covered goes to
+        # its parts, which may then be frequent enough.
+        ranked = sorted(chosen, key=lambda token: (token not in rare, _worth(token, counts, letters), -order[token]))
+        dropped = set(ranked[: _step(len(rare) + surplus)])
         selection.rounds.append({"round": number, "tokens": len(tokens), "dropped": len(dropped)})
         LOG.info("round %d: %s tokens, %s dropped", number, f"{len(tokens):,}", f"{len(dropped):,}")
         if not dropped:
@@ -121,6 +118,11 @@ def select(
             return selection
         chosen -= dropped
     raise EEVEError(f"the selection did not settle in {max_rounds} rounds; raise max_rounds")
+
+
+def _step(excess: int) -> int:
+    """How many of `excess` tokens to drop in one round: a third, or all of a few."""
+    return excess if excess <= 32 else -(-excess // 3)
 
 
 def _worth(token: str, counts: Counter[str], letters: Counter[str]) -> int:
