@@ -43,7 +43,8 @@ class EEVEPlugin(BasePlugin):
     def register(self, cfg) -> None:
         """Check the config while nothing is loaded yet, and set what the stage implies."""
         self.run = StageRun.from_config(cfg)
-        checks.check_config(cfg, self.run.stage)
+        for each in self.run.schedule:
+            checks.check_config(cfg, each.resolved())
         checks.check_inputs(cfg)
         self.run.set_implied_keys(cfg)
 
