@@ -13,7 +13,7 @@ This package knows nothing of Axolotl: it needs torch, and the accessors `get_in
 
 from eeve_axolotl.rows.checksums import Fingerprint, FrozenMovedError, fingerprint
 from eeve_axolotl.rows.freezing import FrozenRows, freeze, optimizer_state_bytes
-from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, resolve, untie
+from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, resolve, row_count, untie
 
 __all__ = [
     "Fingerprint",
@@ -25,5 +25,6 @@ __all__ = [
     "freeze",
     "optimizer_state_bytes",
     "resolve",
+    "row_count",
     "untie",
 ]
