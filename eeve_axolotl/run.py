@@ -74,9 +74,12 @@ class StageRun:
 
     def note_checkpoint(self, model) -> None:
         """Note the rows of the checkpoint, before the model is resized to the tokenizer."""
-        if model.get_input_embeddings() is None:
-            raise EEVEError(f"{type(model).__name__} has no input embeddings; use a causal language model")
-        self.checkpoint_rows = model.get_input_embeddings().weight.shape[0]
+        try:
+            self.checkpoint_rows = model.get_input_embeddings().weight.shape[0]
+        except (AttributeError, NotImplementedError):
+            raise EEVEError(
+                f"{type(model).__name__} has no input embeddings; use a causal language model"
+            ) from None
 
     def initialise_new_rows(self, cfg, model) -> None:
         """Give the rows that the checkpoint lacks their start, or say that there are none."""

@@ -16,6 +16,7 @@ AXOLOTL = Path(sys.executable).with_name("axolotl")
 CPU = {
     "HF_HUB_OFFLINE": "1",
     "AXOLOTL_DO_NOT_TRACK": "1",
+    "PYTHONUNBUFFERED": "1",  # stdout and stderr in the order in which they were written
     "MALLOC_MMAP_MAX_": "0",  # keep freed memory: page faults cost more than the training does
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
 }
