@@ -76,8 +76,6 @@ class StageRun:
 
     def note_checkpoint(self, model) -> None:
         """Note the rows of the checkpoint, and untie them if asked to, before the model is resized."""
-        if model.get_input_embeddings() is None:
-            raise EEVEError(f"{type(model).__name__} has no input embeddings; use a causal language model")
         self.checkpoint_rows = rows.row_count(model)
         if self.settings.untie:
             self.record["untied"] = rows.untie(model)

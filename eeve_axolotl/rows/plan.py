@@ -78,8 +78,7 @@ def resolve(model: nn.Module, stage: Stage, base_vocab_size: int, vocab_size: in
         if (inputs_rows, outputs_rows) != (Rows.NONE, Rows.ALL):
             raise EEVEError(
                 f"Stage {stage.name} trains the input and the output embeddings differently, but this model "
-                "ties "
-                "them into one matrix: use stages 3, 4 (which then trains all rows of both), 6 and 7, or set "
+                "ties them into one matrix: use stages 3, 4 (which then trains all rows of both), 6 and 7, or set "
                 "`eeve.untie: true` to give the model two matrices."
             )
         inputs_rows = Rows.ALL
