@@ -27,7 +27,7 @@ def directory(tmp_path_factory, base_tokenizer_directory, base_tokenizer):
     shutil.copytree(base_tokenizer_directory, directory / "base")
     tiny_llama(BASE, tie_word_embeddings=True).save_pretrained(directory / "base")
     ready = tiny_llama(len(tokenizer), tie_word_embeddings=True)
-    ready.config.eeve = {"base_vocab_size": BASE, "vocab_size": len(tokenizer)}
+    ready.config.eeve_axolotl = {"base_vocab_size": BASE, "vocab_size": len(tokenizer)}
     ready.save_pretrained(directory / "ready")
     AutoTokenizer.from_pretrained(directory / "tokenizer").save_pretrained(directory / "ready")
     line = json.dumps({"text": "안녕하세요 학교 and hello there " * 20}, ensure_ascii=False)
