@@ -357,7 +357,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, default=64, help="width for rows moved and bytes")
     parser.add_argument("--steps", type=int, default=5, help="optimiser steps for rows moved")
-    parser.add_argument("--timing-hidden", type=int, default=256, help="width for step times")
+    parser.add_argument("--timing-hidden", type=int, default=128, help="width for step times")
     parser.add_argument("--timing-layers", type=int, default=48)
     parser.add_argument(
         "--timing-vocab", choices=["solar", "scaled", "both"], default="both",
