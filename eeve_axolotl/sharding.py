@@ -103,6 +103,11 @@ def _check_deepspeed(given: Mapping | str, untie: bool) -> None:
     for key, (harmless, why) in _ZERO.items():
         if zero.get(key, harmless) > harmless:
             raise EEVEError(f"{where} sets `{key}`, which {why}: frozen rows are not proven there; remove it")
+    if stage == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+        raise EEVEError(
+            f"{where} saves ZeRO-3 weights in pieces, in which trained rows lie apart from their matrix; set "
+            "`zero_optimization.stage3_gather_16bit_weights_on_model_save: true`"
+        )
     if (zero.get("offload_param") or {}).get("device") == "nvme":
         raise EEVEError(
             f"{where} keeps the weights on a disk (`offload_param.device: nvme`), where frozen rows cannot be "

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from axolotl.core.trainers.base import AxolotlTrainer
 
+from eeve_axolotl.rows import FrozenRowsMixin
 
-class EEVETrainer(AxolotlTrainer):
+
+class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
     """Axolotl's trainer for one EEVE stage.
 
     A recipe names it as `trainer_cls`, so that the recipe cannot run where this package is missing:
@@ -14,11 +16,10 @@ class EEVETrainer(AxolotlTrainer):
 
     eeve_run = None
 
-    def create_optimizer(self, model=None):
-        """Axolotl's optimiser, held to the rows that the stage trains."""
-        optimizer = super().create_optimizer(model)
-        self.eeve_run.frozen.protect(optimizer)
-        return optimizer
+    @property
+    def frozen_rows(self):
+        """What the stage froze in the trainer's model."""
+        return self.eeve_run.frozen
 
     def train(self, *args, **kwargs):
         """Train, with a fingerprint of everything frozen before and after.

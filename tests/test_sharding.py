@@ -14,7 +14,8 @@ from eeve_axolotl.sharding import check_sharding, check_started
 
 
 def zero(stage, **keys):
-    return {"deepspeed": {"zero_optimization": {"stage": stage, **keys}}}
+    gather = {"stage3_gather_16bit_weights_on_model_save": True}
+    return {"deepspeed": {"zero_optimization": {"stage": stage, **gather, **keys}}}
 
 
 REFUSED = [
@@ -30,6 +31,7 @@ REFUSED = [
     (zero(3, zero_hpz_partition_size=8), "`zero_hpz_partition_size`.*remove it"),
     (zero(3, zero_quantized_weights=True), "`zero_quantized_weights`.*remove it"),
     (zero(3, mics_shard_size=1), "`mics_shard_size`.*remove it"),
+    (zero(3, stage3_gather_16bit_weights_on_model_save=False), "in pieces.*set `zero_optimization"),
     (zero(3, offload_param={"device": "nvme"}), "offload_param.device: nvme.*set `cpu`"),
     ({"deepspeed": {**zero(1)["deepspeed"], "tensor_parallel": {"autotp_size": 2}}}, "`tensor_parallel`"),
     ({"deepspeed": "no/such/file.json"}, "does not exist; fetch Axolotl's own"),
