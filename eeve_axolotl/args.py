@@ -132,6 +132,12 @@ class EEVESettings(StageSettings):
     """Number of tokens of the base tokenizer; the new rows are those from here on. Left out, it is
     read from the model, the tokenizer's manifest or the base model's rows; it is always checked."""
 
+    untie: bool = False
+    """Give a model whose input and output embeddings are one matrix (Gemma, Llama-3.2-1B, small Qwen) an
+    output matrix of its own, a copy, before its rows are resized. All seven stages then make sense; the
+    saved model says `tie_word_embeddings: false` and is larger by that matrix. Does nothing where the
+    model has two already. Left out, stages 3, 4 (all rows of the one matrix), 6 and 7 run with the tie kept."""
+
     init: InitSettings = InitSettings()
     """Where new rows start."""
 

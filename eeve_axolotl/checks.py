@@ -101,12 +101,23 @@ def modules_to_save(cfg: Mapping, stage: Stage) -> list[str]:
     return [name for name, rows in wanted.items() if rows is not Rows.NONE]
 
 
+def is_tied(cfg: Mapping) -> bool:
+    """Whether the base model's input and output embeddings are one matrix, by its config."""
+    return bool(_model_config(cfg).get_text_config().tie_word_embeddings)
+
+
 def _model_type(cfg: Mapping) -> str:
+    return _model_config(cfg).model_type
+
+
+def _model_config(cfg: Mapping):
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(
-        cfg["base_model"], trust_remote_code=bool(cfg.get("trust_remote_code"))
-    ).model_type
+        cfg["base_model"],
+        revision=cfg.get("revision_of_model") or "main",
+        trust_remote_code=bool(cfg.get("trust_remote_code")),
+    )
 
 
 def check_inputs(cfg: Mapping) -> None:
@@ -115,8 +126,11 @@ def check_inputs(cfg: Mapping) -> None:
     Only local paths are looked at; a hub name is left to Axolotl.
     """
     base = cfg.get("base_model")
-    if base and _is_local_path(base) and not Path(base).is_dir():
-        raise EEVEError(f"base_model {base} does not exist; {_who_makes(base, cfg)}")
+    if base and not Path(base).is_dir():
+        maker = _who_makes(base, cfg)  # outputs/stage2 could be a hub name too
+        if maker or _is_local_path(base):
+            maker = maker or "run the stage that makes it first, or give the directory of a model"
+            raise EEVEError(f"base_model {base} does not exist; {maker}")
     tokenizer = cfg.get("tokenizer_config")
     if tokenizer and _is_local_path(tokenizer) and not Path(tokenizer).is_dir():
         raise EEVEError(
@@ -134,8 +148,8 @@ def _is_local_path(value: str) -> bool:
     return Path(value).exists() or value.startswith((".", "/", "~")) or value.rstrip("/").count("/") > 1
 
 
-def _who_makes(base: str, cfg: Mapping) -> str:
-    """Name the YAML beside this one whose output the missing base model is."""
+def _who_makes(base: str, cfg: Mapping) -> str | None:
+    """Name the YAML beside this one whose output the missing base model is; None if none makes it."""
     config = Path(str(cfg.get("axolotl_config_path") or ""))
     if config.is_file():
         for other in sorted(config.parent.glob("*.yml")):
@@ -146,7 +160,7 @@ def _who_makes(base: str, cfg: Mapping) -> str:
                 return f"it is what {other} makes: run `axolotl train {other}` first"
             if _same(base, Path(output) / "merged"):
                 return f"it is what {other} makes: run `axolotl train {other}` and then `axolotl merge-lora {other}` first"
-    return "run the stage that makes it first, or give the directory of a model"
+    return None
 
 
 def _output_of(config: Path) -> str | None:

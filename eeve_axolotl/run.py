@@ -81,6 +81,8 @@ class StageRun:
             # The default, memory_efficient, rounds every matrix of a QLoRA checkpoint to 4 bits and back,
             # frozen embeddings included. Legacy adds the adapters to the weights as they are.
             cfg["merge_method"] = "legacy"
+            if cfg["lora_modules_to_save"] and not self.settings.untie and checks.is_tied(cfg):
+                cfg["peft_ensure_weight_tying"] = True  # else PEFT trains a copy of each and unties the model
         if cfg.get("gradient_checkpointing") and not any(
             each.resolved().backward_through_layers for each in self.schedule
         ):
@@ -92,10 +94,12 @@ class StageRun:
             cfg["gradient_checkpointing"] = False
 
     def note_checkpoint(self, model) -> None:
-        """Note the rows of the checkpoint, before the model is resized to the tokenizer."""
-        if model.get_input_embeddings() is None:
-            raise EEVEError(f"{type(model).__name__} has no input embeddings; use a causal language model")
-        self.checkpoint_rows = model.get_input_embeddings().weight.shape[0]
+        """Note the rows of the checkpoint, and untie them if asked to, before the model is resized."""
+        self.checkpoint_rows = rows.row_count(model)
+        if self.settings.untie:
+            self.record["untied"] = rows.untie(model)
+            if self.record["untied"]:
+                LOG.info("untied: the output embeddings are a matrix of their own from here on")
 
     def initialise_new_rows(self, cfg, model) -> None:
         """Give the rows that the checkpoint lacks their start, or say that there are none."""

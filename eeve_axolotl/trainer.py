@@ -15,13 +15,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from eeve_axolotl.args import ConvergenceSettings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
+from eeve_axolotl.rows import FrozenRowsMixin
 from eeve_axolotl.run import read_record
 from eeve_axolotl.schedule import converged, steps_for
 
 LOG = logger("trainer")
 
-
-class EEVETrainer(AxolotlTrainer):
+class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
     """Axolotl's trainer for EEVE's stages.
 
     A recipe names it as `trainer_cls`, so that the recipe cannot run where this package is missing:
@@ -30,11 +30,10 @@ class EEVETrainer(AxolotlTrainer):
 
     eeve_run = None
 
-    def create_optimizer(self, model=None):
-        """Axolotl's optimiser, held to the rows that the stage trains."""
-        optimizer = super().create_optimizer(model)
-        self.eeve_run.frozen.protect(optimizer)
-        return optimizer
+    @property
+    def frozen_rows(self):
+        """What the stage froze in the trainer's model."""
+        return self.eeve_run.frozen
 
     def log(self, logs: dict, *args, **kwargs) -> None:
         """What Axolotl logs, with the stage, for whatever tracker its config names."""

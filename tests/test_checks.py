@@ -1,12 +1,15 @@
 """What a user can get wrong in a YAML: one sentence each, before anything is loaded."""
 
 import pytest
+import torch
 import yaml
+from axolotl.utils.dict import DictDefault
 
-from eeve_axolotl import checks
+from eeve_axolotl import EEVEPlugin, checks
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.stages import STAGES
+from eeve_axolotl.trainer import EEVETrainer
 
 
 def config(**keys):
@@ -20,6 +23,9 @@ def config(**keys):
         ({"peft_trainable_token_indices": [1]}, "`peft_trainable_token_indices` cannot be used"),
         ({"peft": {"trainable_token_indices": [1]}}, "`peft.trainable_token_indices` cannot be used"),
         ({"fix_untrained_tokens": True}, "`fix_untrained_tokens` cannot be used"),
+        ({"shrink_embeddings": True}, "`shrink_embeddings` cannot be used"),
+        ({"relora": True}, "`relora` cannot be used"),
+        ({"lisa_n_layers": 2}, "`lisa_n_layers` cannot be used"),
         ({"lora_modules_to_save": ["lm_head"]}, "`lora_modules_to_save` has no meaning without an adapter"),
         ({"trainer_cls": "my.Trainer"}, "would replace the trainer that keeps rows frozen"),
         ({"adapter": "lora"}, "stage 3 keeps the internal layers frozen.*remove `adapter`"),
@@ -101,6 +107,16 @@ def test_a_missing_base_model_names_the_recipe_that_makes_it(tmp_path):
     assert "run the stage that makes it first" in missing(2, tmp_path / "elsewhere")
 
 
+def test_a_missing_output_is_known_by_its_recipe_even_where_it_reads_like_a_hub_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in (2, 3):
+        recipe = {"base_model": f"outputs/stage{number - 1}", "output_dir": f"outputs/stage{number}"}
+        (tmp_path / f"stage{number}.yml").write_text(yaml.safe_dump(recipe))
+    cfg = {"base_model": "outputs/stage2", "axolotl_config_path": "stage3.yml"}
+    with pytest.raises(EEVEError, match="run `axolotl train stage2.yml` first"):
+        checks.check_inputs(cfg)
+
+
 def test_a_missing_tokenizer_is_named(tmp_path):
     with pytest.raises(EEVEError, match="tokenizer_config .*tokenizer does not exist"):
         checks.check_inputs({"tokenizer_config": str(tmp_path / "tokenizer")})
@@ -128,3 +144,26 @@ def test_a_missing_or_empty_corpus_is_named(tmp_path, key):
 def test_an_empty_corpus_directory_is_named(tmp_path):
     with pytest.raises(EEVEError, match="is empty"):
         checks.check_inputs({"datasets": [{"path": str(tmp_path)}]})
+
+
+class WithoutTable(torch.nn.Module):
+    """A model that has the accessor, as every model of transformers, and nothing to give."""
+
+    def get_input_embeddings(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("model", [WithoutTable(), torch.nn.Linear(2, 2)])
+def test_a_model_without_input_embeddings_ends_the_run_in_one_sentence(model):
+    plugin = EEVEPlugin()
+    plugin.register(DictDefault(config(eeve={"stage": 1})))
+    with pytest.raises(
+        SystemExit, match="eeve_axolotl: .* has no input embeddings .*: use a causal language model"
+    ):
+        plugin.post_model_build(None, model)
+
+
+def test_the_trainer_without_its_plugin_does_not_train():
+    trainer = EEVETrainer.__new__(EEVETrainer)  # nothing of a trainer is reached
+    with pytest.raises(SystemExit, match="the plugin is not listed; add `plugins:"):
+        trainer.train()

@@ -52,6 +52,16 @@ def test_a_tokenizer_smaller_than_the_base_vocabulary_is_refused(base_tokenizer)
         resolve(base_tokenizer, 40000, explicit=40000)
 
 
+def test_a_tokenizer_smaller_than_the_model_has_no_new_rows(base_tokenizer):
+    with pytest.raises(EEVEError, match="the tokenizer has 32,000 tokens and the model 40,960 rows"):
+        resolve(base_tokenizer, 40960)
+
+
+def test_a_tokenizer_smaller_than_the_base_models_own_is_refused(tokenizer, base_tokenizer):
+    with pytest.raises(EEVEError, match=f"does not extend the base model's: id {BASE} is None"):
+        resolve(base_tokenizer, len(tokenizer), needs_new_rows=False, base_tokenizer=tokenizer)
+
+
 def test_another_tokenizer_than_the_earlier_stages_is_refused(tokenizer, base_tokenizer):
     mark = resolve(tokenizer, BASE).mark()
     with pytest.raises(EEVEError, match="tokenizer of the earlier stages"):

@@ -1,0 +1,101 @@
+"""Running the `axolotl` command itself on a CPU, and the recipe that all end-to-end tests vary."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import ROOT
+
+AXOLOTL = Path(sys.executable).with_name("axolotl")
+
+CPU = {
+    "HF_HUB_OFFLINE": "1",
+    "AXOLOTL_DO_NOT_TRACK": "1",
+    "PYTHONUNBUFFERED": "1",  # stdout and stderr in the order in which they were written
+    "MALLOC_MMAP_MAX_": "0",  # keep freed memory: page faults cost more than the training does
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+}
+
+# The demo's settings; weight decay and a high rate, so that a row that could move does.
+RECIPE = {
+    "plugins": ["eeve_axolotl.EEVEPlugin"],
+    "trainer_cls": "eeve_axolotl.trainer.EEVETrainer",
+    "datasets": [{"path": "./text.jsonl", "type": "completion"}],
+    "dataset_prepared_path": "./prepared",
+    "dataset_num_proc": 1,
+    "val_set_size": 0,
+    "sequence_len": 128,
+    "sample_packing": False,
+    "max_steps": 2,
+    "micro_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-2,
+    "lr_scheduler": "constant",
+    "optimizer": "adamw_torch",
+    "weight_decay": 0.1,
+    "bf16": False,
+    "fp16": False,
+    "tf32": False,
+    "attn_implementation": "sdpa",
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "seed": 42,
+}
+
+QLORA = {
+    "adapter": "qlora",
+    "load_in_4bit": True,
+    "lora_r": 4,
+    "lora_alpha": 8,
+    "lora_dropout": 0.0,
+    "lora_target_linear": True,
+    # Triton kernels need a GPU.
+    "lora_qkv_kernel": False,
+    "lora_o_kernel": False,
+    "lora_mlp_kernel": False,
+    "lora_embedding_kernel": False,
+}
+
+
+def write_recipe(directory: Path, stage: int, base_model: str, **keys) -> str:
+    """Write `stage<n>.yml`, a recipe for one stage on a CPU, and return its name.
+
+    Paths in it are relative to `directory`, where `axolotl` is to be run.
+    """
+    recipe = {
+        "base_model": base_model,
+        "tokenizer_config": "./tokenizer",
+        "eeve": {"stage": stage},
+        "output_dir": f"./stage{stage}",
+        **RECIPE,
+        **(QLORA if stage >= 6 else {}),
+        **keys,
+    }
+    name = f"stage{stage}.yml"
+    (directory / name).write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
+    return name
+
+
+def axolotl(directory: Path, *arguments: str, first_on_path: Path | None = None, timeout: int = 180):
+    """Run `axolotl` in `directory` with this tree's package; its output, stderr with stdout, is `.stdout`.
+
+    `first_on_path` goes before everything else on the command's PYTHONPATH.
+    """
+    path = [str(first_on_path)] if first_on_path else []
+    path += [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.run(
+        [str(AXOLOTL), *arguments],
+        cwd=directory,
+        env={**os.environ, **CPU, "PYTHONPATH": os.pathsep.join(path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )

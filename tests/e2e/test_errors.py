@@ -1,0 +1,84 @@
+"""What a user can get wrong, as the user meets it: `axolotl train` stops early, with one sentence and no traceback."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import extended, tiny_llama
+from tests.e2e.helpers import axolotl, write_recipe
+
+pytestmark = pytest.mark.e2e
+
+BASE = 32000
+
+# Python imports a `sitecustomize` on its path at every start: here it makes the package a missing one.
+WITHOUT_THE_PACKAGE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "eeve_axolotl":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory, base_tokenizer_directory, base_tokenizer) -> Path:
+    """A directory with `base`, `tied` (the same with one matrix), `tokenizer` (extended) and a text."""
+    directory = tmp_path_factory.mktemp("bases")
+    for name, tied in (("base", False), ("tied", True)):
+        shutil.copytree(base_tokenizer_directory, directory / name)
+        tiny_llama(BASE, hidden_size=8, tie_word_embeddings=tied).save_pretrained(directory / name)
+    extended(base_tokenizer, ["안녕", "▁학교", "▁지금"]).save_pretrained(directory / "tokenizer")
+    (directory / "text.jsonl").write_text('{"text": "안녕, 학교. 지금."}\n' * 8, encoding="utf-8")
+    return directory
+
+
+def failure(directory: Path, recipe: str, **options) -> str:
+    """The output of an `axolotl train` that must fail, and leave no weights."""
+    done = axolotl(directory, "train", recipe, "--launcher", "python", **options)
+    assert done.returncode != 0, done.stdout[-2000:]
+    assert not list(directory.glob("stage*/*.safetensors"))
+    return done.stdout
+
+
+def sentence(output: str) -> str:
+    """The one line that is ours, which must be the last; no traceback before it."""
+    assert "Traceback" not in output, output[-2000:]
+    last = output.rstrip().splitlines()[-1]
+    assert output.count("eeve_axolotl: ") == 1 and last.startswith("eeve_axolotl: "), output[-2000:]
+    return last
+
+
+def test_a_recipe_does_not_run_where_the_package_is_missing(bases, tmp_path):
+    """Axolotl by itself would skip the plugin with a line in its log and train every parameter."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_THE_PACKAGE)
+    output = failure(bases, write_recipe(bases, 1, "./base"), first_on_path=tmp_path)
+    last = output.rstrip().splitlines()[-1]  # Axolotl's own sentence: nothing of ours can speak here
+    assert "Failed to load custom trainer class 'eeve_axolotl.trainer.EEVETrainer'" in last
+    assert "No module named 'eeve_axolotl'" in last
+    assert "train_runtime" not in output
+
+
+def test_a_stage_before_its_predecessor_names_what_to_run_first(bases):
+    write_recipe(bases, 2, "./stage1")
+    said = sentence(failure(bases, write_recipe(bases, 3, "./stage2")))
+    assert "base_model ./stage2 does not exist" in said
+    assert "run `axolotl train stage2.yml` first" in said
+
+
+def test_a_tokenizer_that_is_not_extended_is_refused(bases):
+    said = sentence(failure(bases, write_recipe(bases, 1, "./base", tokenizer_config="./base")))
+    assert "there are no new rows to train: the tokenizer has 32,000 tokens and the model 32,000 rows" in said
+    assert "set tokenizer_config to an extended tokenizer (`axolotl eeve tokenizer` builds one)" in said
+
+
+def test_tied_embeddings_are_refused_with_the_stages_that_make_sense(bases):
+    said = sentence(failure(bases, write_recipe(bases, 1, "./tied")))
+    assert "ties them into one matrix" in said
+    assert "use stages 3, 4 (which then trains all rows of both), 6 and 7" in said
