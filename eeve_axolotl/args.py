@@ -166,7 +166,9 @@ class EEVESettings(StageSettings):
             words = {name: getattr(self, name) for name in ("stage", *_WORDS)}
             return [ScheduledStage.model_validate({**words, **common})]
         return [
-            each.model_copy(update={name: value for name, value in common.items() if getattr(each, name) is None})
+            each.model_copy(
+                update={name: value for name, value in common.items() if getattr(each, name) is None}
+            )
             for each in self.stages
         ]
 
@@ -179,5 +181,7 @@ class EEVEArgs(BaseModel):
 
     eeve: EEVESettings | None = Field(
         default=None,
-        json_schema_extra={"description": "EEVE vocabulary expansion: which stage, or stages, this run trains"},
+        json_schema_extra={
+            "description": "EEVE vocabulary expansion: which stage, or stages, this run trains"
+        },
     )

@@ -21,6 +21,7 @@ from eeve_axolotl.schedule import converged, steps_for
 
 LOG = logger("trainer")
 
+
 class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
     """Axolotl's trainer for EEVE's stages.
 

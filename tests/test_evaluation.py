@@ -25,14 +25,20 @@ def test_a_model_that_knows_nothing_needs_the_logarithm_of_the_vocabulary(model,
     torch.nn.init.zeros_(uniform.lm_head.weight)
     found = score(uniform, base_tokenizer, TEXTS)
     assert found.nats == pytest.approx(found.tokens * math.log(len(base_tokenizer)), rel=1e-5)
-    assert found.bits_per_byte == pytest.approx(found.nats / math.log(2) / sum(len(t.encode()) for t in TEXTS))
+    assert found.bits_per_byte == pytest.approx(
+        found.nats / math.log(2) / sum(len(t.encode()) for t in TEXTS)
+    )
 
 
 def test_the_score_is_the_models_own_loss(model, base_tokenizer):
-    ids = torch.tensor([[base_tokenizer.bos_token_id, *base_tokenizer(TEXTS[1], add_special_tokens=False).input_ids]])
+    ids = torch.tensor(
+        [[base_tokenizer.bos_token_id, *base_tokenizer(TEXTS[1], add_special_tokens=False).input_ids]]
+    )
     with torch.no_grad():
         loss = model(input_ids=ids, labels=ids).loss
-    assert score(model, base_tokenizer, [TEXTS[1]]).nats == pytest.approx(float(loss) * (ids.shape[1] - 1), rel=1e-5)
+    assert score(model, base_tokenizer, [TEXTS[1]]).nats == pytest.approx(
+        float(loss) * (ids.shape[1] - 1), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
@@ -43,7 +49,9 @@ def test_the_batch_does_not_change_the_score(model, base_tokenizer, batch_size):
 
 
 @pytest.mark.parametrize("max_length", [2, 5, 9])
-def test_a_long_text_is_read_in_windows_and_no_token_is_left_out_or_counted_twice(model, base_tokenizer, max_length):
+def test_a_long_text_is_read_in_windows_and_no_token_is_left_out_or_counted_twice(
+    model, base_tokenizer, max_length
+):
     torch.nn.init.zeros_(model.lm_head.weight)  # then a token costs the same in any context
     found = score(model, base_tokenizer, TEXTS, max_length=max_length)
     assert found.nats == pytest.approx(found.tokens * math.log(len(base_tokenizer)), rel=1e-5)

@@ -16,7 +16,11 @@ RECORDS = [{"text": "안녕하세요", "id": 1}, {"text": "둘째 글\n줄이 �
 
 
 def texts(path, **settings):
-    return [document.text for shard in Source(path=str(path), **settings).shards() for document in shard.documents()]
+    return [
+        document.text
+        for shard in Source(path=str(path), **settings).shards()
+        for document in shard.documents()
+    ]
 
 
 def lines(records=RECORDS) -> bytes:

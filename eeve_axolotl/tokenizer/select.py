@@ -104,7 +104,9 @@ def select(
         surplus = max(len(chosen) - len(rare) - (new_tokens or len(chosen)), 0)
         # Step by step, the least useful first, counted anew each time: what a dropped token covered goes to
         # its parts, which may then be frequent enough.
-        ranked = sorted(chosen, key=lambda token: (token not in rare, _worth(token, counts, letters), -order[token]))
+        ranked = sorted(
+            chosen, key=lambda token: (token not in rare, _worth(token, counts, letters), -order[token])
+        )
         dropped = set(ranked[: _step(len(rare) + surplus)])
         selection.rounds.append({"round": number, "tokens": len(tokens), "dropped": len(dropped)})
         LOG.info("round %d: %s tokens, %s dropped", number, f"{len(tokens):,}", f"{len(dropped):,}")

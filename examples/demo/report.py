@@ -16,7 +16,14 @@ from eeve_axolotl.evaluation import read_texts, score
 from eeve_axolotl.stages import STAGES, Layers, Rows
 
 INPUTS, OUTPUTS = "model.embed_tokens.weight", "lm_head.weight"
-HEADER = ("", "trains", "Korean bits/byte", "English bits/byte", "Korean tokens/char", "frozen rows unchanged")
+HEADER = (
+    "",
+    "trains",
+    "Korean bits/byte",
+    "English bits/byte",
+    "Korean tokens/char",
+    "frozen rows unchanged",
+)
 
 
 def write_jsonl(path: Path, records: Iterable[dict]) -> None:

@@ -115,7 +115,12 @@ def parts() -> list[tuple[str, str, callable, list[Path]]]:
     """Name, what it does, how, and the directories that it writes, in order."""
     return [
         ("text", "Korean and English stories", write_text, [TEXT]),
-        ("base", "a small base model, trained on English", make_base_model, [OUTPUT / "random", OUTPUT / "base"]),
+        (
+            "base",
+            "a small base model, trained on English",
+            make_base_model,
+            [OUTPUT / "random", OUTPUT / "base"],
+        ),
         ("tokenizer", "the extended tokenizer", make_tokenizer, [OUTPUT / "tokenizer"]),
         *(
             (f"stage{n}", f"stage {n} of 7", lambda n=n: train_stage(n), [OUTPUT / f"stage{n}"])
@@ -125,7 +130,9 @@ def parts() -> list[tuple[str, str, callable, list[Path]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--fresh", action="store_true", help=f"remove {OUTPUT} and begin anew")
     arguments = parser.parse_args()
     os.chdir(ROOT)

@@ -11,7 +11,10 @@ import os
 import subprocess
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -23,49 +26,60 @@ ENVIRONMENT = {
 }
 
 
-class Server:
-    """Runs commands one at a time; use as a context manager."""
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: its exit status (negative if a signal ended it), and all that it printed."""
 
-    def __enter__(self) -> Server:
+    returncode: int
+    stdout: str
+
+
+class Server:
+    """Runs commands one at a time."""
+
+    def start(self) -> Server:
+        """Start the server, with this tree's package."""
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)},
             start_new_session=True,
         )
         return self
 
-    def __exit__(self, *_) -> None:
+    def stop(self) -> None:
+        """End the server."""
         self._process.stdin.close()
         self._process.wait(timeout=60)
 
-    def start(self, arguments: list[str], cwd: Path, log: Path, env: dict[str, str] | None = None) -> int:
+    def begin(self, arguments: list[str], cwd: Path, log: Path) -> int:
         """Start `axolotl *arguments` in `cwd`, its output into `log`; returns the process id."""
-        request = {"arguments": arguments, "cwd": str(cwd), "log": str(log), "env": env or {}}
+        request = {"arguments": arguments, "cwd": str(cwd), "log": str(log)}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())["started"]
 
-    def wait(self) -> int:
-        """The exit status of the command that was started last; negative if a signal ended it."""
+    def end(self) -> int:
+        """Wait for the command that was started last; its exit status."""
         return json.loads(self._process.stdout.readline())["status"]
 
-    def run(self, arguments: list[str], cwd: Path, env: dict[str, str] | None = None) -> tuple[int, str]:
-        """Run `axolotl *arguments` to its end; its exit status and all that it printed."""
+    def run(self, arguments: list[str], cwd: Path) -> Done:
+        """Run `axolotl *arguments` to its end."""
         log = Path(cwd) / "axolotl.log"
-        self.start(arguments, cwd, log, env)
-        status = self.wait()
-        return status, log.read_text(encoding="utf-8", errors="replace")
+        self.begin(arguments, cwd, log)
+        status = self.end()
+        return Done(status, log.read_text(encoding="utf-8", errors="replace"))
 
 
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what imports print is not an answer
+    import axolotl.cli.train  # noqa: F401  what `train` itself imports, for the children to have
     from axolotl.cli.main import main
 
-    import axolotl.cli.train  # noqa: F401  what `train` itself imports, for the children to have
     import eeve_axolotl.trainer  # noqa: F401
 
     def answer(**content) -> None:
@@ -86,7 +100,6 @@ def _run(main, request: dict) -> None:
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.environ.update(request["env"])
     os.chdir(request["cwd"])
     sys.argv = ["axolotl", *request["arguments"]]
     status = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import subprocess
 import sys
@@ -10,16 +12,9 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import ROOT
+from tests.e2e.commands import ENVIRONMENT, Done, Server
 
 AXOLOTL = Path(sys.executable).with_name("axolotl")
-
-CPU = {
-    "HF_HUB_OFFLINE": "1",
-    "AXOLOTL_DO_NOT_TRACK": "1",
-    "PYTHONUNBUFFERED": "1",  # stdout and stderr in the order in which they were written
-    "MALLOC_MMAP_MAX_": "0",  # keep freed memory: page faults cost more than the training does
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-}
 
 # The demo's settings; weight decay and a high rate, so that a row that could move does.
 RECIPE = {
@@ -82,20 +77,31 @@ def write_recipe(directory: Path, stage: int, base_model: str, **keys) -> str:
     return name
 
 
-def axolotl(directory: Path, *arguments: str, first_on_path: Path | None = None, timeout: int = 180):
+@functools.cache
+def _server() -> Server:
+    """Started by the first command, ended with the tests."""
+    server = Server().start()
+    atexit.register(server.stop)
+    return server
+
+
+def axolotl(directory: Path, *arguments: str, first_on_path: Path | None = None, timeout: int = 180) -> Done:
     """Run `axolotl` in `directory` with this tree's package; its output, stderr with stdout, is `.stdout`.
 
-    `first_on_path` goes before everything else on the command's PYTHONPATH.
+    With `first_on_path`, which goes before everything else on its PYTHONPATH, the command starts as the
+    console script does; else it is forked from a server that has imported Axolotl (see commands.py).
     """
-    path = [str(first_on_path)] if first_on_path else []
-    path += [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return subprocess.run(
+    if first_on_path is None:
+        return _server().run([*arguments], directory)
+    path = [str(first_on_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
         [str(AXOLOTL), *arguments],
         cwd=directory,
-        env={**os.environ, **CPU, "PYTHONPATH": os.pathsep.join(path)},
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=timeout,
     )
+    return Done(done.returncode, done.stdout)
