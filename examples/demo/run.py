@@ -50,8 +50,8 @@ def write_text() -> None:
         "korean": korean,
         "base": english + korean[:300],
         "stages": korean + english[: len(korean) // 2],
-        "held_out_ko": generate("ko", seed=3, documents=200, held_out=True),
-        "held_out_en": generate("en", seed=4, documents=200, held_out=True),
+        "held_out_ko": generate("ko", seed=3, documents=100, held_out=True),
+        "held_out_en": generate("en", seed=4, documents=100, held_out=True),
     }.items():
         stories = list(stories)
         shuffle(stories)
@@ -157,7 +157,7 @@ def main() -> None:
         make()
         done.touch()
         _show(f"    {time.monotonic() - since:.0f} s".ljust(30) + ("\n" if sys.stdout.isatty() else ""))
-    print("evaluating on 200 held-out stories of each language", flush=True)
+    print("evaluating on 100 held-out stories of each language", flush=True)
     report.show(OUTPUT)
     print(f"\n{(time.monotonic() - begun) / 60:.1f} minutes. Logs: {OUTPUT}/logs")
 
