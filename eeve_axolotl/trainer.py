@@ -30,6 +30,18 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
     """
 
     eeve_run = None
+    _carried: dict | None = None  # with `keep_optimizer`: state of the stage before, by the parameter's name
+
+    def create_optimizer(self, model=None):
+        """Axolotl's optimiser, held to what the stage trains; with `keep_optimizer`, its state carried over."""
+        optimizer = super().create_optimizer(model)
+        for name, parameter in self.eeve_run.frozen.trained_parameters().items():
+            state = (self._carried or {}).get(name)
+            # The same rows: a matrix that trains whole from now on starts afresh.
+            if state and all(each.shape == parameter.shape for each in _momenta(state)):
+                optimizer.state[parameter] = state
+        self._carried = None
+        return optimizer
 
     @property
     def frozen_rows(self):
@@ -67,6 +79,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         set_seed(self.args.seed)
         self.eeve_run.begin()
         result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self.eeve_run.record["steps"] = self.state.global_step
         self.eeve_run.finish(self.args.output_dir, self.optimizer)
         return result
 
@@ -114,7 +127,9 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
 
     def _leave_stage(self) -> None:
         """Let go of the stage before: its optimiser, its schedule and the model's wrapping."""
-        # To do: `keep_optimizer`.
+        if self.eeve_run.settings.keep_optimizer and self.optimizer is not None:
+            trained = self.eeve_run.frozen.trained_parameters().items()
+            self._carried = {name: self.optimizer.state.get(each) for name, each in trained}
         self.optimizer = self.lr_scheduler = None
         self.model_wrapped = self.model
         self.model.zero_grad(set_to_none=True)
@@ -141,6 +156,11 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
                 for weights in (output / f"stage{names[number - 1]}").glob("*.safetensors*"):
                     weights.unlink()
         self.accelerator.wait_for_everyone()
+
+
+def _momenta(state: dict) -> list[torch.Tensor]:
+    """What an optimiser keeps for each weight; a step count is a tensor too, but of one number."""
+    return [each for each in state.values() if isinstance(each, torch.Tensor) and each.dim()]
 
 
 class _Overrides:

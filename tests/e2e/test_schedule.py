@@ -1,0 +1,118 @@
+"""Several stages in one `axolotl train`: the same weights as runs of one stage each, and each ends when it should."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import extended, tiny_llama
+from tests.e2e.helpers import axolotl, write_recipe
+
+pytestmark = pytest.mark.e2e
+
+TEXT = "안녕, 학교는 지금 조용하다. The school is quiet now. "
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory, base_tokenizer_directory, base_tokenizer) -> Path:
+    """A directory with `base`, `tokenizer` (extended) and a text."""
+    directory = tmp_path_factory.mktemp("schedule")
+    shutil.copytree(base_tokenizer_directory, directory / "base")
+    tiny_llama(32000, hidden_size=16).save_pretrained(directory / "base")
+    extended(base_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
+    lines = (json.dumps({"text": TEXT * 5 + str(number)}) + "\n" for number in range(60))
+    (directory / "text.jsonl").write_text("".join(lines), encoding="utf-8")
+    return directory
+
+
+def train(directory: Path, base_model: str = "./base", stage: int = 1, **keys) -> str:
+    done = axolotl(
+        directory, "train", write_recipe(directory, stage, base_model, **keys), "--launcher", "python"
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def steps(record_directory: Path) -> int:
+    return json.loads((record_directory / "eeve_stage.json").read_text())["steps"]
+
+
+@pytest.fixture(scope="module")
+def five(ground) -> str:
+    """Stages 1 to 5 in one run."""
+    settings = {"stages": [1, 2, 3, 4, 5], "save_stages": "all"}
+    return train(ground, eeve=settings, output_dir="./five", gradient_checkpointing=True)
+
+
+def test_five_stages_in_one_run_give_the_weights_of_five_runs(ground, five):
+    base = "./base"
+    for stage in range(1, 6):
+        train(ground, base, stage, gradient_checkpointing=True)
+        base = f"./stage{stage}"
+        alone = load_file(ground / base / "model.safetensors")
+        together = load_file(ground / "five" / (f"stage{stage}" if stage < 5 else "") / "model.safetensors")
+        assert alone.keys() == together.keys()
+        for name, weight in alone.items():
+            assert torch.equal(weight, together[name]), (stage, name)
+
+
+def test_each_stage_of_a_run_leaves_its_record(ground, five):
+    for stage in range(1, 6):
+        place = ground / "five" / (f"stage{stage}" if stage < 5 else "")
+        record = json.loads((place / "eeve_stage.json").read_text())
+        assert record["stage"] == str(stage) and not record["moved"]
+        assert f"stage {stage} ({stage} of 5 in this run)" in five
+
+
+def test_only_the_newest_stage_is_kept_unless_asked(ground):
+    train(ground, eeve={"stages": [1, 2, 3]}, output_dir="./three", max_steps=1)
+    kept = [name for name in ("stage1", "stage2") if list((ground / "three" / name).glob("*.safetensors"))]
+    assert kept == ["stage2"]
+
+
+def test_a_stages_own_settings_are_its_own(ground):
+    stages = [
+        {"stage": 1, "max_steps": 3, "learning_rate": 0.5},
+        {"stage": 2, "gradient_accumulation_steps": 2},
+    ]
+    log = train(ground, eeve={"stages": stages, "save_stages": "all"}, output_dir="./own", max_steps=1)
+    assert steps(ground / "own/stage1") == 3 and steps(ground / "own") == 1
+    assert "'learning_rate': '0.5'" in log and "'learning_rate': '0.01'" in log
+
+
+def test_a_token_budget_ends_a_stage(ground):
+    train(ground, eeve={"stage": 1, "max_tokens": 3 * 4 * 128}, output_dir="./budget", max_steps=10)
+    assert steps(ground / "budget") == 3
+
+
+def test_a_stage_whose_loss_is_flat_ends_early_and_one_that_falls_goes_on(ground):
+    converged = {"window": 2, "min_improvement": 0.01, "patience": 2}
+    log = train(
+        ground,
+        eeve={
+            "stages": [{"stage": 1, "learning_rate": 1e-12}, 4],
+            "until_converged": converged,
+            "save_stages": "all",
+        },
+        output_dir="./converging",
+        max_steps=12,
+        learning_rate=0.05,
+    )
+    # A rate of almost nothing: the first window sets the mark, two more do not beat it.
+    assert steps(ground / "converging/stage1") < 12 and "the loss has converged" in log
+    assert steps(ground / "converging") == 12
+
+
+def test_an_optimiser_is_carried_over_a_boundary_only_when_asked(ground):
+    weights = {}
+    for keep in (False, True):
+        settings = {"stages": [1, 3], "keep_optimizer": keep}
+        train(ground, eeve=settings, output_dir=f"./keep{keep}", max_steps=3)
+        weights[keep] = load_file(ground / f"keep{keep}" / "model.safetensors")["model.embed_tokens.weight"]
+    assert not torch.equal(weights[False], weights[True])
+    assert torch.equal(weights[False][:32000], weights[True][:32000])

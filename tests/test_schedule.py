@@ -1,0 +1,70 @@
+"""When a stage ends, and which stages one run may have."""
+
+import pytest
+from pydantic import ValidationError
+
+from eeve_axolotl.args import ConvergenceSettings, EEVESettings
+from eeve_axolotl.schedule import converged, steps_for
+
+QUICK = {"window": 5, "min_improvement": 0.01, "patience": 2}
+
+
+def test_a_loss_that_goes_on_falling_has_not_converged():
+    assert not converged([5.0 * 0.99**step for step in range(200)], **QUICK)
+
+
+def test_a_flat_loss_has_converged_after_the_patience():
+    losses = [3.0] * 100
+    # The first window sets the mark, two more do not beat it.
+    assert not converged(losses[:14], **QUICK)
+    assert converged(losses[:15], **QUICK)
+
+
+def test_a_loss_that_flattens_converges_after_it_flattened():
+    falling = [5.0 - 0.1 * step for step in range(30)]
+    assert not converged(falling + falling[-1:] * 5, **QUICK)
+    assert converged(falling + falling[-1:] * 15, **QUICK)
+
+
+def test_noise_does_not_pass_for_improvement_nor_hide_it():
+    noise = [0.3 if step % 2 else -0.3 for step in range(100)]
+    assert converged([3.0 + each for each in noise[:20]], window=10, min_improvement=0.01, patience=1)
+    falling = [5.0 - 0.02 * step + each for step, each in enumerate(noise)]
+    assert not converged(falling, window=10, min_improvement=0.01, patience=1)
+
+
+def test_one_window_without_improvement_is_forgiven_within_the_patience():
+    losses = [3.0] * 5 + [3.0] * 5 + [2.0] * 5 + [2.0] * 5
+    assert not converged(losses, **QUICK)
+
+
+def test_fewer_losses_than_a_window_say_nothing():
+    assert not converged([1.0] * 4, **QUICK) and not converged([], **QUICK)
+
+
+@pytest.mark.parametrize("tokens, steps", [(1, 1), (1000, 1), (1001, 2), (10_000, 10)])
+def test_a_token_budget_is_the_steps_that_use_it_up(tokens, steps):
+    assert steps_for(tokens, tokens_per_step=1000) == steps
+
+
+def test_an_entry_of_a_schedule_takes_from_the_block_what_it_leaves_out():
+    settings = EEVESettings.model_validate(
+        {"stages": [1, {"stage": 2, "max_tokens": 5}], "max_tokens": 9, "until_converged": {}}
+    )
+    one, two = settings.schedule()
+    assert (one.stage, one.max_tokens, two.stage, two.max_tokens) == (1, 9, 2, 5)
+    assert one.until_converged == two.until_converged == ConvergenceSettings()
+
+
+@pytest.mark.parametrize("block, message", [
+    ({"stages": [1, 2], "stage": 3}, "not both"),
+    ({"stages": [5, 6]}, "stage 6 trains adapters"),
+    ({"stages": [1, 2, 1]}, "stands twice"),
+    ({"stages": [1, 8]}, "stage 8 does not exist"),
+    ({"stages": ["one"]}, "stages"),
+    ({"stages": []}, "at least 1"),
+    ({"stages": [{"stage": 1, "learning_rat": 1}]}, "Extra inputs"),
+])  # fmt: skip
+def test_a_schedule_that_makes_no_sense_is_refused(block, message):
+    with pytest.raises(ValidationError, match=message):
+        EEVESettings.model_validate(block)
