@@ -1,4 +1,5 @@
-"""How well a model predicts a text, in bits per byte: comparable across tokenizers, as loss per token is not."""
+"""What a model makes of held-out text: bits per byte, comparable across tokenizers as loss per token is not;
+and what it does with its new tokens."""
 
 from __future__ import annotations
 
@@ -13,14 +14,29 @@ import torch
 from eeve_axolotl.errors import EEVEError
 
 
-@dataclass(frozen=True)
+@dataclass
+class NewTokenScore:
+    """What becomes of new tokens in a text, under the model's most likely next token."""
+
+    targets: int = 0
+    """Tokens of the text that are new."""
+    correct: int = 0
+    """Of these, how many the model predicts."""
+    first_subword: int = 0
+    """Of these, for how many it predicts the token's first subword in the base's vocabulary instead."""
+    predicted: int = 0
+    """New tokens among the model's predictions for all tokens of the text."""
+
+
+@dataclass
 class TextScore:
     """A model's figures on one text; `nats` is the summed negative log-likelihood of all its tokens."""
 
-    nats: float
-    tokens: int
-    characters: int
-    bytes: int
+    nats: float = 0.0
+    tokens: int = 0
+    characters: int = 0
+    bytes: int = 0
+    new_tokens: NewTokenScore | None = None
 
     @property
     def bits_per_byte(self) -> float:
@@ -32,6 +48,24 @@ class TextScore:
         """Tokens for a character of the text: lower means more text in a context."""
         return self.tokens / self.characters
 
+    def as_dict(self) -> dict:
+        """The figures as numbers for JSON; shares are null where nothing was counted."""
+        new = self.new_tokens
+        return {
+            "bits_per_byte": self.bits_per_byte,
+            "tokens_per_character": self.tokens_per_character,
+            "tokens": self.tokens,
+            "characters": self.characters,
+            "bytes": self.bytes,
+            "new_tokens": new
+            and {
+                "targets": new.targets,
+                "accuracy": new.correct / new.targets if new.targets else None,
+                "first_subword_instead": new.first_subword / new.targets if new.targets else None,
+                "share_of_predictions": new.predicted / self.tokens,
+            },
+        }
+
 
 def read_texts(path: str | Path, limit: int | None = None) -> list[str]:
     """The `text` fields of a JSON-lines file, the first `limit` if given.
@@ -41,7 +75,7 @@ def read_texts(path: str | Path, limit: int | None = None) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise EEVEError(f"the held-out text {path} does not exist; give the path of a JSON-lines file")
-    texts = []
+    texts: list[str] = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if limit is not None and len(texts) == limit:
@@ -57,27 +91,50 @@ def read_texts(path: str | Path, limit: int | None = None) -> list[str]:
 
 @torch.no_grad()
 def score(
-    model, tokenizer, texts: Iterable[str], *, max_length: int = 1024, batch_size: int = 8
+    model,
+    tokenizer,
+    texts: Iterable[str],
+    *,
+    max_length: int = 1024,
+    batch_size: int = 8,
+    first_subwords: dict[int, int] | None = None,
 ) -> TextScore:
     """Score `texts` under `model`: every token of every text is predicted once.
 
     A text begins with the tokenizer's bos token, which is context only. A text longer than
     `max_length` tokens is read in windows that share one token, so that none goes unpredicted.
+    Texts are read as they come, some at a time, so they may be more than fit into memory.
 
     Args:
         max_length: tokens in one forward pass; at most the model's context.
         batch_size: windows in one forward pass; does not change the result beyond rounding.
+        first_subwords: id of a new token -> id of its first subword; given, new tokens are counted too.
     """
     model.eval()
-    texts = [text for text in texts if text]
-    windows, tokens = [], 0
-    for text in texts:
+    result = TextScore(new_tokens=None if first_subwords is None else NewTokenScore())
+    firsts = None
+    if first_subwords is not None:
+        firsts = torch.full((model.get_output_embeddings().weight.shape[0],), -1, device=model.device)
+        firsts[list(first_subwords)] = torch.tensor(list(first_subwords.values()), device=model.device)
+    waiting: list[list[int]] = []
+
+    def use(least: int) -> None:
+        waiting.sort(key=len)  # windows of one length together: little padding
+        while len(waiting) > least:
+            _add(result, model, [waiting.pop() for _ in range(min(batch_size, len(waiting)))], firsts)
+
+    for text in filter(None, texts):
         ids = _with_bos(tokenizer, text)
-        tokens += len(ids) - 1
-        windows.extend(_windows(ids, max_length))
-    windows.sort(key=len)  # windows of one length together: little padding
-    nats = sum(_nats(model, windows[i : i + batch_size]) for i in range(0, len(windows), batch_size))
-    return TextScore(nats, tokens, sum(map(len, texts)), sum(len(text.encode()) for text in texts))
+        result.tokens += len(ids) - 1
+        result.characters += len(text)
+        result.bytes += len(text.encode())
+        waiting.extend(_windows(ids, max_length))
+        if len(waiting) > 100 * batch_size:
+            use(least=50 * batch_size)
+    use(least=0)
+    if not result.tokens:
+        raise EEVEError("there is no text to evaluate on; give a held-out file with text")
+    return result
 
 
 def _with_bos(tokenizer, text: str) -> list[int]:
@@ -92,8 +149,8 @@ def _windows(ids: list[int], length: int) -> Iterator[list[int]]:
         yield ids[start : start + length]
 
 
-def _nats(model, windows: list[list[int]]) -> float:
-    """Summed negative log-likelihood of all but the first token of each window, in nats."""
+def _add(result: TextScore, model, windows: list[list[int]], firsts: torch.Tensor | None) -> None:
+    """Add to `result` all but the first token of each window."""
     longest = max(map(len, windows))
     ids = torch.zeros(len(windows), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -103,9 +160,17 @@ def _nats(model, windows: list[list[int]]) -> float:
     ids, mask = ids.to(model.device), mask.to(model.device)
     logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
     wanted = mask[:, 1:].bool()
-    total = 0.0
     # A vocabulary is wide: some rows at a time stay in the cache, and bf16 logits are widened in passing.
     for rows, targets in zip(logits[wanted].split(64), ids[:, 1:][wanted].split(64), strict=True):
         losses = torch.nn.functional.cross_entropy(rows.float(), targets, reduction="none")
-        total += float(losses.double().sum())
-    return total
+        result.nats += float(losses.double().sum())
+        if firsts is not None:
+            _count_new(result.new_tokens, rows.argmax(-1), targets, firsts)
+
+
+def _count_new(counts: NewTokenScore, predicted: torch.Tensor, targets: torch.Tensor, firsts: torch.Tensor) -> None:
+    is_new = firsts[targets] >= 0
+    counts.targets += int(is_new.sum())
+    counts.correct += int((predicted == targets)[is_new].sum())
+    counts.first_subword += int((predicted == firsts[targets])[is_new].sum())
+    counts.predicted += int((firsts[predicted] >= 0).sum())

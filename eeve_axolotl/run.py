@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from dataclasses import dataclass, field
@@ -16,12 +14,14 @@ import eeve_axolotl
 from eeve_axolotl import checks, embeddings, rows, vocabulary
 from eeve_axolotl.args import EEVESettings, ScheduledStage
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import read_json, sha256, write_json
 from eeve_axolotl.settings import explain
 from eeve_axolotl.stages import Layers, Stage
 
 LOG: logging.Logger = get_logger("axolotl.eeve")  # Axolotl prints what begins with its own name
 
 RECORD = "eeve_stage.json"  # beside the weights that a stage made
+HISTORY = "eeve_history.json"  # its loss by step
 FAILED = "eeve_stage.failed.json"  # the evidence, where something frozen has changed
 
 
@@ -36,6 +36,7 @@ class StageRun:
     vocabulary: vocabulary.Vocabulary | None = None
     frozen: rows.FrozenRows | None = None
     record: dict = field(default_factory=dict)
+    history: dict = field(default_factory=dict)  # loss by step, and what it cost
 
     @property
     def schedule(self) -> list[ScheduledStage]:
@@ -169,6 +170,7 @@ class StageRun:
     def write_record(self, directory: str | Path) -> None:
         """Write the stage's record beside its weights; written last, so that its presence says "done"."""
         if _is_main_process():
+            write_json(Path(directory) / HISTORY, self.history)
             self.record["weights"] = weights_sha256(Path(directory))
             self._write(Path(directory) / RECORD)
 
@@ -186,31 +188,18 @@ class StageRun:
             "eeve_axolotl": eeve_axolotl.__version__,
             **self.record,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        beside.replace(path)
+        write_json(path, record)
 
 
 def read_record(directory: str | Path) -> dict | None:
     """The record of a stage that is done, or None: no record, or weights that are not those it names."""
-    path = Path(directory) / RECORD
-    if not path.is_file():
-        return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return record if record.get("weights") == weights_sha256(Path(directory)) else None
+    record = read_json(Path(directory) / RECORD)
+    return record if record and record.get("weights") == weights_sha256(Path(directory)) else None
 
 
 def weights_sha256(directory: Path) -> dict[str, str]:
     """SHA-256 of every weights file in `directory`, by name."""
-    found = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(1 << 24):
-                digest.update(chunk)
-            found[path.name] = digest.hexdigest()
-    return found
+    return {path.name: sha256(path) for path in sorted(directory.glob("*.safetensors"))}
 
 
 def _is_main_process() -> bool:

@@ -3,23 +3,30 @@ frozen rows, and each with its proof."""
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
+import time
+from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from axolotl.core.trainers.base import AxolotlTrainer
-from transformers import TrainerCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import TrainerCallback, TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from eeve_axolotl.args import ConvergenceSettings
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import replacing
 from eeve_axolotl.logs import logger
 from eeve_axolotl.rows import FrozenRowsMixin
 from eeve_axolotl.run import read_record
 from eeve_axolotl.schedule import converged, steps_for
 
 LOG = logger("trainer")
+
+WHOLE = "eeve_whole"  # in a checkpoint that was written to its end
 
 
 class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
@@ -68,6 +75,8 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         try:
             if len(self.eeve_run.schedule) == 1:
                 with _Overrides(self):
+                    if resume_from_checkpoint and self.eeve_run.auto_resume:
+                        resume_from_checkpoint = last_whole_checkpoint(Path(self.args.output_dir))
                     return self._train_stage(resume_from_checkpoint, **kwargs)
             return self._train_schedule(resume_from_checkpoint, **kwargs)
         except EEVEError as error:
@@ -78,10 +87,54 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         # What happened before (another stage, in this process or not) must not change what is drawn.
         set_seed(self.args.seed)
         self.eeve_run.begin()
-        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        begun = time.monotonic()
+        if resume_from_checkpoint and self._ended_at(resume_from_checkpoint):
+            result = self._take(resume_from_checkpoint)
+        else:
+            result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self.eeve_run.record["steps"] = self.state.global_step
+        self.eeve_run.history = self._history(time.monotonic() - begun)
         self.eeve_run.finish(self.args.output_dir, self.optimizer)
         return result
+
+    def _ended_at(self, checkpoint: str) -> bool:
+        """Whether the stage had nothing left to do at `checkpoint`: transformers would train a step more."""
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        if 0 < self.args.max_steps <= state.global_step:
+            return True
+        end = self.eeve_run.schedule[self.eeve_run.number].until_converged
+        return end is not None and has_converged(state, end)
+
+    def _take(self, checkpoint: str) -> None:
+        """Take a stage's end from its last checkpoint: the run was killed between that and its record."""
+        self.create_optimizer_and_scheduler(num_training_steps=self.args.max_steps)
+        self._load_from_checkpoint(checkpoint)
+        self._load_optimizer_and_scheduler(checkpoint)
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+
+    def _save_checkpoint(self, model, trial, **kwargs) -> None:
+        """Axolotl's checkpoint, with a mark when it is whole."""
+        super()._save_checkpoint(model, trial, **kwargs)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            if folder.is_dir():
+                (folder / WHOLE).touch()
+
+    def _history(self, seconds: float) -> dict:
+        """Loss by step, and what the stage cost; of a resumed stage, the seconds since it resumed."""
+        steps = [
+            {key: entry[key] for key in ("step", "loss", "learning_rate") if key in entry}
+            for entry in self.state.log_history
+            if "loss" in entry
+        ]
+        return {
+            "tokens_per_step": _tokens_per_step(self, self.args.gradient_accumulation_steps),
+            "seconds": round(seconds, 1),
+            "steps": steps,
+            "versions": {name: version(name) for name in ("torch", "transformers", "axolotl")},
+            "settings": json.loads(json.dumps(self.axolotl_cfg.to_dict(), default=str)),
+        }
 
     def _train_schedule(self, resume_from_checkpoint=None, **kwargs):
         run, output = self.eeve_run, Path(self.args.output_dir)
@@ -94,8 +147,8 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
             LOG.info("stage %s (%d of %d in this run)", names[number], number + 1, len(names))
             checkpoints = output / "checkpoints" / f"stage{names[number]}"
             checkpoint = None
-            if run.auto_resume and checkpoints.is_dir():
-                checkpoint = get_last_checkpoint(str(checkpoints))
+            if run.auto_resume:
+                checkpoint = last_whole_checkpoint(checkpoints)
             elif number == first and resume_from_checkpoint:
                 checkpoint = resume_from_checkpoint
             with _Overrides(self, output_dir=str(checkpoints)):
@@ -141,20 +194,14 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         """Write a finished stage's weights and record beside, and move them into place."""
         run = self.eeve_run
         place, keep = output / f"stage{names[number]}", run.settings.save_stages
-        beside = place.with_name(f"{place.name}.unfinished")
         main = self.is_world_process_zero()
-        if main:
-            shutil.rmtree(beside, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        if keep != "none":
-            self.save_model(str(beside))
-        if main:
-            run.write_record(beside)
-            shutil.rmtree(place, ignore_errors=True)
-            beside.rename(place)
-            if keep == "last" and number > 0:
-                for weights in (output / f"stage{names[number - 1]}").glob("*.safetensors*"):
-                    weights.unlink()
+        with replacing(place) if main else nullcontext(place) as directory:
+            if keep != "none":
+                self.save_model(str(directory))  # only the main process writes
+            run.write_record(directory)
+        if main and keep == "last" and number > 0:
+            for weights in (output / f"stage{names[number - 1]}").glob("*.safetensors*"):
+                weights.unlink()
         self.accelerator.wait_for_everyone()
 
 
@@ -200,6 +247,12 @@ class _Overrides:
             self.trainer.remove_callback(self._callback)
 
 
+def last_whole_checkpoint(directory: Path) -> str | None:
+    """The newest checkpoint in `directory` that was written to its end, or None."""
+    found = [path.parent for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{WHOLE}")]
+    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
+
+
 def _tokens_per_step(trainer, accumulation: int) -> int:
     args = trainer.args
     length = trainer.axolotl_cfg.sequence_len
@@ -214,12 +267,17 @@ class UntilConverged(TrainerCallback):
 
     def on_log(self, args, state, control, **kwargs):
         """Look at all losses of the stage so far, each standing for the steps since the one before."""
-        losses, before = [], 0
-        for entry in state.log_history:
-            if "loss" in entry:
-                losses += [float(entry["loss"])] * (entry["step"] - before)
-                before = entry["step"]
-        if converged(losses, **self.settings.model_dump()):
+        if has_converged(state, self.settings):
             LOG.info("the loss has converged after %d steps", state.global_step)
             control.should_training_stop = True
         return control
+
+
+def has_converged(state: TrainerState, settings: ConvergenceSettings) -> bool:
+    """Whether the logged losses of a stage have converged, each standing for the steps since the one before."""
+    losses, before = [], 0
+    for entry in state.log_history:
+        if "loss" in entry:
+            losses += [float(entry["loss"])] * (entry["step"] - before)
+            before = entry["step"]
+    return converged(losses, **settings.model_dump())

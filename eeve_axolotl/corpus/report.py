@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from eeve_axolotl.corpus.manifest import MANIFEST, tokenizer_identity
 from eeve_axolotl.corpus.steps import Plan, longest_record
 from eeve_axolotl.corpus.store import Tally, read_json, rows, write_json
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import sha256
 
 CARD = """---
 configs:
@@ -85,28 +85,12 @@ def _manifest(plan: Plan, staging: Path, choice: dict, tallies: list[Tally]) -> 
         "shards": {
             str(shard.relative_to(staging)): {
                 "documents": pq.read_metadata(shard).num_rows,
-                "sha256": _sha256(shard),
+                "sha256": sha256(shard),
             }
             for shard in shards
         },
         "settings": settings.model_dump(mode="json"),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _by_hand(file)
-        )
-
-
-def _by_hand(file) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(2**20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _held_out(staging: Path) -> dict:

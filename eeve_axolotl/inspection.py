@@ -1,0 +1,134 @@
+"""One model looked at from all sides: its scores, its rows, what its new tokens are near, what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from eeve_axolotl import embeddings
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.evaluation import read_texts, score
+from eeve_axolotl.vocabulary import MARK, manifest_base_size
+
+PROMPTS = ["안녕하세요, ", "오늘은 ", "Once there was "]  # ours; give your own language's
+
+
+def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "auto"):
+    """A causal language model and its tokenizer, on the GPU if there is one.
+
+    A tokenizer with more tokens than the model has rows gives the extended model before training: the
+    missing rows start as a run's own would. Raises EEVEError if either cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        words = AutoTokenizer.from_pretrained(tokenizer or model)
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise EEVEError(f"no model and tokenizer at {model} ({reason}); give the directory of a saved model") from None
+    rows = loaded.get_input_embeddings().weight.shape[0]
+    if len(words) > rows:
+        base = manifest_base_size(tokenizer or model) or rows
+        loaded.resize_token_embeddings(len(words), mean_resizing=False)
+        embeddings.initialise(loaded, words, base, rows)
+    return loaded.to("cuda" if torch.cuda.is_available() else "cpu"), words
+
+
+def base_vocab_size(model, tokenizer_directory: str | Path) -> int | None:
+    """Where new tokens begin, by the model's mark or the tokenizer's manifest; None for a model without any."""
+    mark = getattr(model.config, MARK, None)
+    return mark["base_vocab_size"] if mark else manifest_base_size(tokenizer_directory)
+
+
+def inspect(
+    model,
+    tokenizer,
+    texts: Mapping[str, str | Path],
+    *,
+    base_size: int | None,
+    prompts: Iterable[str] = PROMPTS,
+    limit: int | None = None,
+    batch_size: int = 8,
+    max_length: int = 1024,
+) -> dict:
+    """All figures of one model, as the report reads them.
+
+    Args:
+        texts: name -> JSON-lines file with `text`.
+        base_size: first new id; None where there are no new tokens.
+        limit: documents of each text to read.
+    """
+    max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+    firsts = None
+    if base_size is not None and base_size < len(tokenizer):
+        pieces = embeddings.subwords(tokenizer, base_size)
+        firsts = {base_size + n: ids[0] for n, ids in enumerate(pieces) if ids}
+    scores = {
+        name: score(
+            model,
+            tokenizer,
+            read_texts(path, limit),
+            first_subwords=firsts,
+            batch_size=batch_size,
+            max_length=max_length,
+        ).as_dict()
+        for name, path in texts.items()
+    }
+    start = base_size if firsts else None
+    return {
+        "texts": scores,
+        "rows": row_norms(model, start),
+        "neighbours": neighbours(model, tokenizer, start) if start else {},
+        "samples": [sample(model, tokenizer, prompt, start) for prompt in prompts],
+    }
+
+
+def row_norms(model, base_size: int | None) -> dict:
+    """Mean and spread of the rows' Euclidean norms, old and new, in both matrices."""
+
+    def norms(rows: torch.Tensor) -> dict | None:
+        if not len(rows):
+            return None
+        each = rows.float().norm(dim=-1)
+        return {"mean_norm": float(each.mean()), "std_norm": float(each.std()), "count": len(each)}
+
+    found = {}
+    matrices = {"input_embeddings": model.get_input_embeddings(), "output_embeddings": model.get_output_embeddings()}
+    for name, module in matrices.items():
+        weight = module.weight.detach()
+        border = len(weight) if base_size is None else base_size
+        found[name] = {"old": norms(weight[:border]), "new": norms(weight[border:])}
+    return found
+
+
+def neighbours(model, tokenizer, base_size: int, tokens: int = 8, nearest: int = 5) -> dict:
+    """For some new tokens, evenly spaced over the ids, the rows of the input embeddings nearest by cosine."""
+    weight = torch.nn.functional.normalize(model.get_input_embeddings().weight.detach().float(), dim=-1)
+    weight = weight[: len(tokenizer)]
+    ids = torch.linspace(base_size, len(weight) - 1, tokens).round().long().unique()
+    values, found = (weight[ids] @ weight.T).topk(nearest + 1)
+    result = {}
+    for i, near, cosines in zip(ids.tolist(), found.tolist(), values.tolist(), strict=True):
+        others = [(j, cosine) for j, cosine in zip(near, cosines, strict=True) if j != i][:nearest]
+        result[tokenizer.convert_ids_to_tokens(i)] = [
+            [tokenizer.convert_ids_to_tokens(j), round(cosine, 4)] for j, cosine in others
+        ]
+    return result
+
+
+@torch.no_grad()
+def sample(model, tokenizer, prompt: str, base_size: int | None, length: int = 40) -> dict:
+    """A greedy continuation of `prompt`, and the share of new tokens in it."""
+    ids = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)
+    written = model.generate(
+        **ids, max_new_tokens=length, do_sample=False, pad_token_id=tokenizer.eos_token_id or 0
+    )[0, ids["input_ids"].shape[1] :].tolist()
+    new = sum(i >= base_size for i in written) if base_size else 0
+    return {
+        "prompt": prompt,
+        "text": tokenizer.decode(written, skip_special_tokens=True),
+        "new_token_share": new / len(written) if written else 0.0,
+    }
