@@ -63,3 +63,65 @@ def corpus(config: str) -> None:
         click.echo(f"queued; {output} appears when the last job has run")
     else:
         click.echo(f"{output}: see {output / 'README.md'} for what was kept, removed and chosen")
+
+
+@eeve.command()
+@click.argument("config", type=click.Path())
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
+@click.option("--from", "begin", metavar="STAGE", help="Train this stage and those after it again.")
+@told_plainly
+def run(config: str, dry_run: bool, begin: str | None) -> None:
+    """Run a whole pipeline: tokenizer, stages, merges, evaluation, report. Run again, it continues."""
+    from eeve_axolotl.pipeline.chain import Chain, print_plan
+    from eeve_axolotl.pipeline.settings import PipelineSettings
+    from eeve_axolotl.settings import read_yaml
+
+    chain = Chain(config, read_yaml(config, PipelineSettings))
+    print_plan(chain)
+    if not dry_run:
+        chain.run(begin)
+
+
+@eeve.command()
+@click.argument("model")
+@click.option("--config", type=click.Path(), help="A pipeline YAML whose `evaluate:` block to use.")
+@click.option(
+    "--text", "texts", multiple=True, metavar="NAME=FILE", help="A held-out text; may be given again."
+)
+@click.option("--tokenizer", help="Directory of the tokenizer, if it is not the model's own.")
+@click.option("--base", type=click.Path(), help="The base model's figures (an --output), to compare with.")
+@click.option("--output", type=click.Path(), help="JSON file to write.")
+@click.option("--name", default=None, help="What to call the model.")
+@click.option("--position", type=float, default=0, help="Where it stands in a report.")
+@told_plainly
+def evaluate(model, config, texts, tokenizer, base, output, name, position) -> None:
+    """Evaluate MODEL on held-out texts: bits per byte, tokens per character, new tokens, samples."""
+    from eeve_axolotl.inspection import evaluate as evaluate_model
+    from eeve_axolotl.inspection_settings import EvaluationSettings
+    from eeve_axolotl.pipeline.settings import PipelineSettings
+    from eeve_axolotl.settings import read_yaml
+
+    settings = read_yaml(config, PipelineSettings).evaluate if config else None
+    if texts:
+        pairs = dict(each.partition("=")[::2] for each in texts)
+        settings = (
+            EvaluationSettings(texts=pairs)
+            if settings is None
+            else settings.model_copy(update={"texts": pairs})
+        )
+    if settings is None:
+        raise EEVEError(
+            "there is no text to evaluate on; give --text NAME=FILE, or --config with an `evaluate:` block"
+        )
+    found = evaluate_model(
+        model, settings, tokenizer=tokenizer, base=base, output=output, name=name, position=position
+    )
+    for text, figures in found["texts"].items():
+        click.echo(
+            f"{found['name']}, {text}: {figures['bits_per_byte']:.4f} bits per byte, "
+            f"{figures['tokens_per_character']:.3f} tokens per character"
+        )
+
+
+if __name__ == "__main__":
+    eeve()

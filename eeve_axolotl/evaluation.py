@@ -168,7 +168,9 @@ def _add(result: TextScore, model, windows: list[list[int]], firsts: torch.Tenso
             _count_new(result.new_tokens, rows.argmax(-1), targets, firsts)
 
 
-def _count_new(counts: NewTokenScore, predicted: torch.Tensor, targets: torch.Tensor, firsts: torch.Tensor) -> None:
+def _count_new(
+    counts: NewTokenScore, predicted: torch.Tensor, targets: torch.Tensor, firsts: torch.Tensor
+) -> None:
     is_new = firsts[targets] >= 0
     counts.targets += int(is_new.sum())
     counts.correct += int((predicted == targets)[is_new].sum())

@@ -10,9 +10,10 @@ import torch
 from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation import read_texts, score
+from eeve_axolotl.files import read_json, write_json
+from eeve_axolotl.inspection_settings import PROMPTS, EvaluationSettings
+from eeve_axolotl.records import weights_sha256
 from eeve_axolotl.vocabulary import MARK, manifest_base_size
-
-PROMPTS = ["안녕하세요, ", "오늘은 ", "Once there was "]  # ours; give your own language's
 
 
 def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "auto"):
@@ -28,7 +29,9 @@ def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "a
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise EEVEError(f"no model and tokenizer at {model} ({reason}); give the directory of a saved model") from None
+        raise EEVEError(
+            f"no model and tokenizer at {model} ({reason}); give the directory of a saved model"
+        ) from None
     rows = loaded.get_input_embeddings().weight.shape[0]
     if len(words) > rows:
         base = manifest_base_size(tokenizer or model) or rows
@@ -86,6 +89,49 @@ def inspect(
     }
 
 
+def evaluate(
+    model: str,
+    settings: EvaluationSettings,
+    *,
+    tokenizer: str | None = None,
+    base: str | Path | None = None,
+    output: str | Path | None = None,
+    name: str | None = None,
+    position: float = 0,
+) -> dict:
+    """Load and inspect `model`; its figures, written to `output` if given.
+
+    Args:
+        base: figures of the base model, as written for it: retention is its bits per byte over this model's.
+    """
+    loaded, words = load(model, tokenizer, settings.dtype)
+    found = {
+        "name": name or str(model),
+        "position": position,
+        "model": str(model),
+        "weights": weights_sha256(model),
+        **inspect(
+            loaded,
+            words,
+            settings.texts,
+            base_size=base_vocab_size(loaded, tokenizer or model),
+            prompts=settings.prompts,
+            limit=settings.limit,
+            batch_size=settings.batch_size,
+            max_length=settings.max_length,
+        ),
+    }
+    before = (read_json(Path(base)) or {}).get("texts", {}) if base else {}
+    found["retention"] = {
+        text: before[text]["bits_per_byte"] / figures["bits_per_byte"]
+        for text, figures in found["texts"].items()
+        if text in before
+    }
+    if output:
+        write_json(Path(output), found)
+    return found
+
+
 def row_norms(model, base_size: int | None) -> dict:
     """Mean and spread of the rows' Euclidean norms, old and new, in both matrices."""
 
@@ -96,7 +142,10 @@ def row_norms(model, base_size: int | None) -> dict:
         return {"mean_norm": float(each.mean()), "std_norm": float(each.std()), "count": len(each)}
 
     found = {}
-    matrices = {"input_embeddings": model.get_input_embeddings(), "output_embeddings": model.get_output_embeddings()}
+    matrices = {
+        "input_embeddings": model.get_input_embeddings(),
+        "output_embeddings": model.get_output_embeddings(),
+    }
     for name, module in matrices.items():
         weight = module.weight.detach()
         border = len(weight) if base_size is None else base_size

@@ -14,15 +14,12 @@ import eeve_axolotl
 from eeve_axolotl import checks, embeddings, rows, vocabulary
 from eeve_axolotl.args import EEVESettings, ScheduledStage
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json, sha256, write_json
+from eeve_axolotl.files import write_json
+from eeve_axolotl.records import FAILED, HISTORY, RECORD, weights_sha256
 from eeve_axolotl.settings import explain
 from eeve_axolotl.stages import Layers, Stage
 
 LOG: logging.Logger = get_logger("axolotl.eeve")  # Axolotl prints what begins with its own name
-
-RECORD = "eeve_stage.json"  # beside the weights that a stage made
-HISTORY = "eeve_history.json"  # its loss by step
-FAILED = "eeve_stage.failed.json"  # the evidence, where something frozen has changed
 
 
 @dataclass
@@ -189,17 +186,6 @@ class StageRun:
             **self.record,
         }
         write_json(path, record)
-
-
-def read_record(directory: str | Path) -> dict | None:
-    """The record of a stage that is done, or None: no record, or weights that are not those it names."""
-    record = read_json(Path(directory) / RECORD)
-    return record if record and record.get("weights") == weights_sha256(Path(directory)) else None
-
-
-def weights_sha256(directory: Path) -> dict[str, str]:
-    """SHA-256 of every weights file in `directory`, by name."""
-    return {path.name: sha256(path) for path in sorted(directory.glob("*.safetensors"))}
 
 
 def _is_main_process() -> bool:

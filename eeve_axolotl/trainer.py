@@ -20,8 +20,8 @@ from eeve_axolotl.args import ConvergenceSettings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import replacing
 from eeve_axolotl.logs import logger
+from eeve_axolotl.records import read_record
 from eeve_axolotl.rows import FrozenRowsMixin
-from eeve_axolotl.run import read_record
 from eeve_axolotl.schedule import converged, steps_for
 
 LOG = logger("trainer")

@@ -1,0 +1,33 @@
+"""What to look at in a model: keys that the pipeline and `axolotl eeve evaluate` share. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from eeve_axolotl.settings import Settings
+
+PROMPTS = ["안녕하세요, ", "오늘은 ", "Once there was "]
+
+
+class EvaluationSettings(Settings):
+    """Held-out texts and how to read them."""
+
+    texts: dict[str, str] = Field(min_length=1)
+    """Name of a text -> its JSON-lines file with a `text` key. The base's own languages belong here too."""
+
+    prompts: list[str] = PROMPTS
+    """What the model continues, greedily, for samples."""
+
+    limit: int | None = Field(default=None, gt=0)
+    """Documents of each text to read; null for all."""
+
+    batch_size: int = Field(default=8, gt=0)
+    """Windows in one forward pass."""
+
+    max_length: int = Field(default=1024, gt=1)
+    """Tokens in one forward pass."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Weights' type while evaluating; `auto` is as saved."""

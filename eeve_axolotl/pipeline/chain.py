@@ -1,0 +1,225 @@
+"""`axolotl eeve run`: what is to do, done in order, continued where it was."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import read_json, write_json
+from eeve_axolotl.pipeline import launch
+from eeve_axolotl.pipeline.progress import Progress
+from eeve_axolotl.pipeline.runs import Run, changes, check_chain, claim
+from eeve_axolotl.pipeline.settings import PipelineSettings
+from eeve_axolotl.records import HISTORY, RECORD, read_record, weights_sha256
+from eeve_axolotl.settings import read_yaml
+from eeve_axolotl.tokenizer.build import TokenizerSettings
+from eeve_axolotl.vocabulary import MANIFEST
+
+
+@dataclass(frozen=True)
+class Task:
+    """One command of the chain: what it does, in words, and whether that is done already."""
+
+    name: str
+    what: str
+    done: bool
+    arguments: list[str]
+    steps: int = 0
+
+
+class Chain:
+    """A pipeline on disk. Everything that it knows it reads from there, so it can be killed at any moment."""
+
+    def __init__(self, config: str, settings: PipelineSettings, launcher: launch.Launch = launch.launch):
+        self.config, self.settings, self._launch = config, settings, launcher
+        self.output = Path(settings.output)
+        self.runs = [Run.read(each) for each in settings.runs]
+        check_chain(self.runs)
+        for name, path in (settings.evaluate.texts if settings.evaluate else {}).items():
+            if not Path(path).is_file():
+                raise EEVEError(
+                    f"evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
+                )
+
+    # --- what is to do ---
+
+    def tasks(self) -> Iterator[Task]:
+        """Every command in order. What follows from files that are not there yet is asked when its turn comes."""
+        if self.settings.tokenizer:
+            config = self.settings.tokenizer
+            directory = Path(read_yaml(config, TokenizerSettings).output)
+            done = (directory / MANIFEST).is_file()
+            yield Task("tokenizer", f"tokenizer: {directory}", done, ["eeve", "tokenizer", config])
+        if self.settings.evaluate:
+            yield self._evaluation("base", -1, self.runs[0].cfg["base_model"], own_tokenizer=True)
+            yield self._evaluation("extended", 0, self.runs[0].cfg["base_model"])
+        for run in self.runs:
+            yield from self._of_run(run)
+
+    def _of_run(self, run: Run) -> Iterator[Task]:
+        names = ", ".join(each.name for each in run.stages)
+        config = str(run.config)
+        train = ["train", config, "--launcher", self.settings.launcher, *self.settings.train_args]
+        if "auto_resume_from_checkpoints" not in run.cfg:
+            train += ["--auto-resume-from-checkpoints"]
+        train += ["--", *self.settings.launcher_args] if self.settings.launcher_args else []
+        what = f"stage{'s' if len(run.stages) > 1 else ''} {names}: {run.output}"
+        yield Task(run.name, what, run.trained, train, run.max_steps)
+        if run.has_adapter:
+            yield Task(f"{run.name}.merge", f"merge: {run.result}", run.merged, ["merge-lora", config])
+        if self.settings.evaluate:
+            for place in run.stages:
+                final = place.directory == run.output
+                if final or run.settings.save_stages == "all":
+                    directory = run.result if final else place.directory
+                    yield self._evaluation(f"stage {place.name}", self._position(place.name), str(directory))
+
+    def _position(self, name: str) -> float:
+        order = [each.name for run in self.runs for each in run.stages]
+        return int(name) if name.isdigit() else 1 + order.index(name)
+
+    def _evaluation(self, name: str, position: float, model: str, own_tokenizer: bool = False) -> Task:
+        file = self.output / "evaluation" / f"{name.replace(' ', '')}.json"
+        before = read_json(file)
+        arguments = ["eeve", "evaluate", model, "--config", self.config, "--output", str(file)]
+        arguments += ["--name", name, "--position", str(position)]
+        tokenizer = self.runs[0].cfg.get("tokenizer_config")
+        if tokenizer and not own_tokenizer:
+            arguments += ["--tokenizer", tokenizer]
+        base = self.output / "evaluation" / "base.json"
+        if not own_tokenizer:
+            arguments += ["--base", str(base)]
+        weights = weights_sha256(model)
+        done = before is not None and bool(weights) and before.get("weights") == weights
+        return Task(f"evaluate.{name.replace(' ', '')}", f"evaluate: {name}", done, arguments)
+
+    def check_unchanged(self) -> None:
+        """Raise EEVEError naming what has changed since a run was done."""
+        for run in self.runs:
+            before = read_json(self._state(run))
+            if before and run.trained and (found := changes(before, run.state())):
+                raise EEVEError(
+                    f"{run.config} is done, but since then {'; '.join(found)}. Put it back, or train again from there: "
+                    f"--from {run.stages[0].name}"
+                )
+
+    def _state(self, run: Run) -> Path:
+        return self.output / "runs" / f"{run.name}.json"
+
+    # --- doing it ---
+
+    def run(self, begin: str | None = None) -> None:
+        """Do what is not done. `begin` names the stage from which to train again."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            claim(self.output, self.runs, self.settings.evaluate.texts if self.settings.evaluate else {})
+            if begin is not None:
+                self.forget_from(begin)
+            self.check_unchanged()
+            with Progress(list(self.tasks())) as progress:
+                for task in self.tasks():
+                    progress.task(task)
+                    if not task.done:
+                        self._do(task, progress)
+
+    def _do(self, task: Task, progress: Progress) -> None:
+        run = next((each for each in self.runs if task.name in (each.name, f"{each.name}.merge")), None)
+        state = None
+        if run and task.name == run.name:
+            remove_half_written(Path(run.cfg.get("dataset_prepared_path") or "last_run_prepared"))
+            state = run.state()
+        elif run:
+            shutil.rmtree(run.result, ignore_errors=True)  # of a merge that was killed
+        log = self.output / "logs" / f"{task.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        status = self._launch(task.arguments, log, progress.step)
+        if status:
+            raise EEVEError(f"`axolotl {' '.join(task.arguments)}` failed: {_why(log)} (all of it: {log})")
+        if run and task.name == run.name:
+            if not run.trained:
+                raise EEVEError(
+                    f"`axolotl {' '.join(task.arguments)}` left no record in {run.output}; see {log}"
+                )
+            write_json(self._state(run), state)
+        elif run:
+            record = read_record(run.output)
+            merged = {"merged_from": record["weights"], "weights": weights_sha256(run.result)}
+            if (run.output / HISTORY).is_file():
+                shutil.copy(run.output / HISTORY, run.result / HISTORY)
+            write_json(run.result / RECORD, {**record, **merged})
+
+    def forget_from(self, name: str) -> None:
+        """Remove what stage `name` and those after it made, so that they train again."""
+        names = [each.name for run in self.runs for each in run.stages]
+        if name not in names:
+            raise EEVEError(
+                f"--from {name}: there is no such stage in this pipeline; its stages are {', '.join(names)}"
+            )
+        forget = False
+        for run in self.runs:
+            for number, place in enumerate(run.stages):
+                first = place.name == name
+                if first and number > 0 and read_record(run.stages[number - 1].directory) is None:
+                    raise EEVEError(
+                        f"--from {name}: the weights of stage {run.stages[number - 1].name} were not kept "
+                        f"(`save_stages: all` keeps them); begin from {run.stages[0].name}"
+                    )
+                forget = forget or first
+                if forget:
+                    shutil.rmtree(run.output / "checkpoints" / f"stage{place.name}", ignore_errors=True)
+                    if place.directory != run.output:
+                        shutil.rmtree(place.directory) if place.directory.is_dir() else None
+            if forget:
+                self._state(run).unlink(missing_ok=True)
+                (run.output / RECORD).unlink(missing_ok=True)
+                for checkpoint in run.output.glob("checkpoint-*"):
+                    shutil.rmtree(checkpoint)
+                if run.has_adapter:
+                    shutil.rmtree(run.result, ignore_errors=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self.output / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise EEVEError(
+                    f"another `axolotl eeve run` is at work in {self.output}; wait for it, or stop it"
+                ) from None
+            yield
+
+
+def remove_half_written(prepared: Path) -> None:
+    """Remove datasets that were being prepared when their run was killed; Axolotl would take them for whole."""
+    if not prepared.is_dir():
+        return
+    for directory in prepared.iterdir():
+        if directory.is_dir() and not any(
+            (directory / name).is_file() for name in ("state.json", "dataset_dict.json")
+        ):
+            shutil.rmtree(directory)
+
+
+def _why(log: Path) -> str:
+    """The failed command's own words: our errors are one sentence, others end in theirs."""
+    lines = [
+        line.strip()
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
+    told = [line for line in lines if line.startswith(("eeve_axolotl: ", "Error: "))]
+    return (told or lines or ["it printed nothing"])[-1]
+
+
+def print_plan(chain: Chain) -> None:
+    """Print every command and whether it is done."""
+    for task in chain.tasks():
+        steps = f", at most {task.steps:,} steps" if task.steps else ""
+        click.echo(f"  {'done' if task.done else 'to do'}  {task.what}{steps}")

@@ -1,0 +1,50 @@
+"""Starting one command of the chain, its output into a log, its training steps shown."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+TRAINED = re.compile(r"'loss': '?([0-9.]+)")
+Launch = Callable[[list[str], Path, Callable[[float], None]], int]
+"""Runs `axolotl ARGUMENTS` (its output into the file, a call for each loss), and returns the exit status."""
+
+
+def launch(arguments: list[str], log: Path, on_step: Callable[[float], None]) -> int:
+    """Run `axolotl ARGUMENTS` in a process of its own, which does not outlive this one."""
+    command = [str(Path(sys.executable).with_name("axolotl")), *arguments]
+    if arguments[0] == "eeve":  # our own commands do not need Axolotl's imports
+        command = [sys.executable, "-m", "eeve_axolotl.cli", *arguments[1:]]
+    with log.open("w", encoding="utf-8", errors="replace") as out:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            for line in process.stdout:
+                out.write(line)
+                for loss in TRAINED.findall(line):
+                    on_step(float(loss))
+            return process.wait()
+        except BaseException:  # Ctrl-C: leave no training behind
+            process.terminate()
+            process.wait()
+            raise
+
+
+def _die_with_parent() -> None:
+    """Killed with the chain, so that a second chain does not write beside an orphan of the first."""
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() == 1:
+        os._exit(1)

@@ -1,0 +1,178 @@
+"""The runs of a pipeline, read from their YAMLs: what each needs, what it makes, and whether that is there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from eeve_axolotl.args import EEVESettings
+from eeve_axolotl.corpus.manifest import tokenizer_identity
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import read_json, write_json
+from eeve_axolotl.records import read_record, weights_sha256
+from eeve_axolotl.settings import explain
+from eeve_axolotl.stages import Layers
+
+# Keys whose change does not make other weights.
+_HARMLESS = ("logging_steps", "save_steps", "save_strategy", "save_total_limit", "dataset_prepared_path", "output_dir",
+             "auto_resume_from_checkpoints", "wandb_", "mlflow_", "comet_", "trackio_", "use_")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StagePlace:
+    """A stage of a run, and the directory in which its record and, if kept, its weights are."""
+
+    name: str
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One `axolotl train`, and the merge that follows where it trains adapters."""
+
+    name: str
+    config: Path
+    cfg: dict
+    settings: EEVESettings
+
+    @classmethod
+    def read(cls, config: str) -> Run:
+        """Read a run's YAML. Raises EEVEError if it is not one of ours."""
+        path = Path(config)
+        try:
+            cfg = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise EEVEError(f"runs: {config} does not exist; give the path of an Axolotl YAML") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise EEVEError(f"runs: {config} is not valid YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(cfg, dict) or "eeve" not in cfg:
+            raise EEVEError(f"runs: {config} has no `eeve:` block; add `eeve: {{stage: 1}}` and the plugin")
+        try:
+            settings = EEVESettings.model_validate(cfg["eeve"])
+        except ValidationError as error:
+            raise EEVEError(explain(error, f"{config}, the `eeve:` block")) from None
+        for key in ("output_dir", "base_model"):
+            if not cfg.get(key):
+                raise EEVEError(f"{config} has no `{key}`; a chain needs to know where a run starts and ends")
+        return cls(path.stem, path, cfg, settings)
+
+    @property
+    def output(self) -> Path:
+        """Where Axolotl writes."""
+        return Path(self.cfg["output_dir"])
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether its result must be merged before another run can start from it."""
+        return any(each.resolved().internal_layers is Layers.QLORA for each in self.settings.schedule())
+
+    @property
+    def result(self) -> Path:
+        """The whole model that the next run starts from."""
+        return self.output / "merged" if self.has_adapter else self.output
+
+    @property
+    def stages(self) -> list[StagePlace]:
+        """Its stages in order; the last one's place is the run's own."""
+        names = [each.resolved().name for each in self.settings.schedule()]
+        return [StagePlace(name, self.output / f"stage{name}") for name in names[:-1]] + [
+            StagePlace(names[-1], self.output)
+        ]
+
+    @property
+    def max_steps(self) -> int:
+        """Steps of all its stages, as far as its YAML says."""
+        default = self.cfg.get("max_steps") or 0
+        return sum(each.max_steps or default for each in self.settings.schedule())
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is trained: its record says so, and its weights are those that the record names."""
+        return read_record(self.output) is not None
+
+    @property
+    def merged(self) -> bool:
+        """Whether its result is whole, and made from the adapter that is there."""
+        if not self.has_adapter:
+            return True
+        record = read_record(self.result)
+        return record is not None and record.get("merged_from") == weights_sha256(self.output)
+
+    def state(self) -> dict:
+        """What its result depends on: its settings, its tokenizer, and the weights that it starts from."""
+        tokenizer = self.cfg.get("tokenizer_config") or self.cfg["base_model"]
+        local = Path(tokenizer).is_dir()
+        settings = {key: value for key, value in self.cfg.items() if not key.startswith(_HARMLESS)}
+        return {
+            "settings": json.loads(json.dumps(settings, default=str)),
+            "tokenizer": tokenizer_identity(tokenizer) if local else tokenizer,
+            "starts_from": weights_sha256(Path(self.cfg["base_model"])),
+        }
+
+
+def changes(before: dict, now: dict) -> list[str]:
+    """What is different between two states of a run, in words."""
+    found = []
+    if before["tokenizer"] != now["tokenizer"]:
+        found.append("the tokenizer was built anew")
+    if before["starts_from"] != now["starts_from"]:
+        found.append("the model that it starts from is another")
+    old, new = before["settings"], now["settings"]
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key):
+            found.append(f"{key} was {old.get(key)} and is {new.get(key)}")
+    return found
+
+
+def check_chain(runs: list[Run]) -> None:
+    """Raise EEVEError where a run does not start from what the one before it makes, or two share a name or place."""
+    for number, run in enumerate(runs):
+        for other in runs[:number]:
+            if run.name == other.name or run.output.absolute() == other.output.absolute():
+                raise EEVEError(
+                    f"runs: {run.config} and {other.config} have the same name or output_dir; give each its own"
+                )
+    for before, run in zip(runs, runs[1:], strict=False):
+        if Path(run.cfg["base_model"]).absolute() != before.result.absolute():
+            raise EEVEError(
+                f"runs: {run.config} starts from {run.cfg['base_model']}, but {before.config} before it makes "
+                f"{before.result}; set its base_model to that, or add the run between them"
+            )
+        if run.cfg.get("tokenizer_config") != runs[0].cfg.get("tokenizer_config"):
+            raise EEVEError(
+                f"runs: {run.config} has another tokenizer_config than {runs[0].config}; use one in all"
+            )
+
+
+def claim(output: Path, runs: list[Run], texts: dict[str, str]) -> None:
+    """Write down what this pipeline is. Raises EEVEError if `output` is another pipeline's."""
+    path = output / "eeve_pipeline.json"
+    before = read_json(path)
+    places = [str(run.output) for run in runs]
+    if before and [run["output_dir"] for run in before["runs"]] != places:
+        raise EEVEError(
+            f"output {output} belongs to another pipeline (its runs write {', '.join(r['output_dir'] for r in before['runs'])}"
+            f"); choose another `output`, or remove it"
+        )
+    write_json(
+        path,
+        {
+            "tokenizer": runs[0].cfg.get("tokenizer_config") or runs[0].cfg["base_model"],
+            "base_model": runs[0].cfg["base_model"],
+            "texts": texts,
+            "runs": [
+                {
+                    "name": run.name,
+                    "config": str(run.config),
+                    "output_dir": str(run.output),
+                    "result": str(run.result),
+                    "stages": [{"name": each.name, "directory": str(each.directory)} for each in run.stages],
+                }
+                for run in runs
+            ],
+        },
+    )
