@@ -82,7 +82,7 @@ def write_recipe(directory: Path, stage: int, base_model: str, **keys) -> str:
     return name
 
 
-def axolotl(directory: Path, *arguments: str, first_on_path: Path | None = None, timeout: int = 180):
+def axolotl(directory: Path, *arguments: str, first_on_path: Path | None = None, timeout: int = 600):
     """Run `axolotl` in `directory` with this tree's package; its output, stderr with stdout, is `.stdout`.
 
     `first_on_path` goes before everything else on the command's PYTHONPATH.
