@@ -23,8 +23,21 @@ class InitSettings(Settings):
     by the mean of the bytes that spell the character. `mean` is the input rule on the output rows."""
 
 
-class EEVESettings(Settings):
-    """What one run trains: a stage of the paper by its number, or a stage of one's own in three words."""
+class ConvergenceSettings(Settings):
+    """When a stage's loss counts as converged. The paper says "until the loss converged" and no more: ours."""
+
+    window: int = Field(default=20, gt=0)
+    """Steps over which the loss is averaged."""
+
+    min_improvement: float = Field(default=0.005, ge=0)
+    """A window improves if its mean loss is lower than the best before by this fraction of it."""
+
+    patience: int = Field(default=2, gt=0)
+    """Windows in a row without improvement after which the stage ends."""
+
+
+class StageSettings(Settings):
+    """A stage of the paper by its number, or one of one's own in three words, and when it ends."""
 
     stage: int | None = None
     """1 to 7: a name for one row of the paper's table (see `eeve_axolotl.stages`)."""
@@ -38,17 +51,19 @@ class EEVESettings(Settings):
     internal_layers: Layers | None = None
     """How the internal layers train: frozen, qlora or full. Instead of `stage`."""
 
-    base_vocab_size: int | None = Field(default=None, gt=0)
-    """Number of tokens of the base tokenizer; the new rows are those from here on. Left out, it is
-    read from the model, the tokenizer's manifest or the base model's rows; it is always checked."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Token budget: the stage ends after so many tokens (sequence_len x batch, padding counted), or at
+    `max_steps`, whichever comes first."""
 
-    init: InitSettings = InitSettings()
-    """Where new rows start."""
+    until_converged: ConvergenceSettings | None = None
+    """End the stage when its loss has converged, before `max_steps`: `{}` takes the defaults."""
 
-    @model_validator(mode="after")
-    def _a_stage_or_its_three_words(self) -> EEVESettings:
-        words = (self.input_embeddings, self.output_embeddings, self.internal_layers)
-        given = [word is not None for word in words]
+    @property
+    def _words(self) -> tuple:
+        return (self.input_embeddings, self.output_embeddings, self.internal_layers)
+
+    def _check_stage(self) -> None:
+        given = [word is not None for word in self._words]
         if self.stage is not None:
             if any(given):
                 raise ValueError(
@@ -64,13 +79,99 @@ class EEVESettings(Settings):
             )
         elif not self.resolved().trains_anything:
             raise ValueError("with none, none and frozen nothing trains; change one of the three words")
-        return self
 
     def resolved(self) -> Stage:
         """The stage that this block names."""
         if self.stage is not None:
             return STAGES[self.stage]
-        return Stage("custom", self.input_embeddings, self.output_embeddings, self.internal_layers)
+        return Stage("custom", *self._words)
+
+
+class ScheduledStage(StageSettings):
+    """One entry of `stages:`; what it leaves out is as the Axolotl config says."""
+
+    max_steps: int | None = Field(default=None, gt=0)
+    """Steps of this stage."""
+
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Learning rate of this stage."""
+
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Warm-up steps of this stage."""
+
+    gradient_accumulation_steps: int | None = Field(default=None, gt=0)
+    """Micro batches in a step of this stage. Micro batch and sequence length are of the whole run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_number_is_a_stage(cls, value):
+        return {"stage": value} if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _a_stage_or_its_three_words(self) -> ScheduledStage:
+        self._check_stage()
+        return self
+
+
+class EEVESettings(StageSettings):
+    """What one run trains: one stage, or a schedule of several without reloading the model."""
+
+    stages: list[ScheduledStage] | None = Field(default=None, min_length=1)
+    """Several stages in one run, in order: numbers, or mappings with a stage's own settings.
+    Instead of `stage`. Stages with adapters (6, 7) need another load of the model: a run each."""
+
+    save_stages: Literal["all", "last", "none"] = "last"
+    """With `stages`: which finished stages' weights to keep under `output_dir`/stageN. `last` keeps the
+    newest, from which a killed run resumes; `all` keeps each; `none` keeps none, and a killed run begins again."""
+
+    keep_optimizer: bool = False
+    """With `stages`: carry the optimiser's state over a boundary for what goes on training.
+    Not published; our default starts afresh."""
+
+    base_vocab_size: int | None = Field(default=None, gt=0)
+    """Number of tokens of the base tokenizer; the new rows are those from here on. Left out, it is
+    read from the model, the tokenizer's manifest or the base model's rows; it is always checked."""
+
+    untie: bool = False
+    """Give a model whose input and output embeddings are one matrix (Gemma, Llama-3.2-1B, small Qwen) an
+    output matrix of its own, a copy, before its rows are resized. All seven stages then make sense; the
+    saved model says `tie_word_embeddings: false` and is larger by that matrix. Does nothing where the
+    model has two already. Left out, stages 3, 4 (all rows of the one matrix), 6 and 7 run with the tie kept."""
+
+    init: InitSettings = InitSettings()
+    """Where new rows start."""
+
+    @model_validator(mode="after")
+    def _a_stage_or_a_schedule(self) -> EEVESettings:
+        if self.stages is None:
+            self._check_stage()
+            return self
+        if self.stage is not None or any(word is not None for word in self._words):
+            raise ValueError("give either `stage` (one) or `stages` (several), not both")
+        names = [each.resolved().name for each in self.stages]
+        for each in self.stages:
+            if len(names) > 1 and each.resolved().internal_layers is Layers.QLORA:
+                raise ValueError(
+                    f"stage {each.resolved().name} trains adapters, which needs another load of the model: give it "
+                    "a run of its own (`axolotl eeve run` chains them)"
+                )
+        if len(set(names)) < len(names):
+            raise ValueError("a stage stands twice in `stages`; name each once")
+        return self
+
+    def schedule(self) -> list[ScheduledStage]:
+        """The stages of this run in order; what an entry leaves out is taken from the block itself."""
+        common = {"max_tokens": self.max_tokens, "until_converged": self.until_converged}
+        if self.stages is None:
+            words = {name: getattr(self, name) for name in ("stage", *_WORDS)}
+            return [ScheduledStage.model_validate({**words, **common})]
+        return [
+            each.model_copy(update={name: value for name, value in common.items() if getattr(each, name) is None})
+            for each in self.stages
+        ]
+
+
+_WORDS = ("input_embeddings", "output_embeddings", "internal_layers")
 
 
 class EEVEArgs(BaseModel):
@@ -78,5 +179,5 @@ class EEVEArgs(BaseModel):
 
     eeve: EEVESettings | None = Field(
         default=None,
-        json_schema_extra={"description": "EEVE vocabulary expansion: which stage this run trains"},
+        json_schema_extra={"description": "EEVE vocabulary expansion: which stage, or stages, this run trains"},
     )

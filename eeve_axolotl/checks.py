@@ -101,12 +101,23 @@ def modules_to_save(cfg: Mapping, stage: Stage) -> list[str]:
     return [name for name, rows in wanted.items() if rows is not Rows.NONE]
 
 
+def is_tied(cfg: Mapping) -> bool:
+    """Whether the base model's input and output embeddings are one matrix, by its config."""
+    return bool(_model_config(cfg).get_text_config().tie_word_embeddings)
+
+
 def _model_type(cfg: Mapping) -> str:
+    return _model_config(cfg).model_type
+
+
+def _model_config(cfg: Mapping):
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(
-        cfg["base_model"], trust_remote_code=bool(cfg.get("trust_remote_code"))
-    ).model_type
+        cfg["base_model"],
+        revision=cfg.get("revision_of_model") or "main",
+        trust_remote_code=bool(cfg.get("trust_remote_code")),
+    )
 
 
 def check_inputs(cfg: Mapping) -> None:

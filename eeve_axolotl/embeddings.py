@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.rows.modules import gathered
 
 WORD_BOUNDARIES = ("▁", "Ġ")  # SentencePiece's and byte-level BPE's spelling of a leading space
 
@@ -166,11 +167,14 @@ def initialise(
         "first_character": [first_character(ids, spell) for ids in of_new],
     }
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    _set_rows(inputs.weight, start, sources["mean"], base_vocab_size)
+    matrices = {inputs.weight: sources["mean"]}
     if outputs is not None and outputs.weight is not inputs.weight:
-        _set_rows(outputs.weight, start, sources[output], base_vocab_size)
+        matrices[outputs.weight] = sources[output]
         if getattr(outputs, "bias", None) is not None:
-            _set_rows(outputs.bias, start, sources[output], base_vocab_size)
+            matrices[outputs.bias] = sources[output]
+    with gathered(*matrices, modify=True):
+        for matrix, rows_of_new in matrices.items():
+            _set_rows(matrix, start, rows_of_new, base_vocab_size)
     return InitReport(
         start=start,
         stop=start + len(of_new),

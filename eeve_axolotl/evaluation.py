@@ -101,6 +101,11 @@ def _nats(model, windows: list[list[int]]) -> float:
         ids[row, : len(window)] = torch.tensor(window)
         mask[row, : len(window)] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-    return float((losses * mask[:, 1:]).double().sum())
+    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    wanted = mask[:, 1:].bool()
+    total = 0.0
+    # A vocabulary is wide: some rows at a time stay in the cache, and bf16 logits are widened in passing.
+    for rows, targets in zip(logits[wanted].split(64), ids[:, 1:][wanted].split(64), strict=True):
+        losses = torch.nn.functional.cross_entropy(rows.float(), targets, reduction="none")
+        total += float(losses.double().sum())
+    return total

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from axolotl.integrations.base import BasePlugin
 
-from eeve_axolotl import checks
+from eeve_axolotl import checks, sharding
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.run import StageRun
 
@@ -43,7 +43,9 @@ class EEVEPlugin(BasePlugin):
     def register(self, cfg) -> None:
         """Check the config while nothing is loaded yet, and set what the stage implies."""
         self.run = StageRun.from_config(cfg)
-        checks.check_config(cfg, self.run.stage)
+        for each in self.run.schedule:
+            checks.check_config(cfg, each.resolved())
+        sharding.check_sharding(cfg, self.run.settings.untie, len(self.run.schedule))
         checks.check_inputs(cfg)
         self.run.set_implied_keys(cfg)
 
@@ -68,8 +70,10 @@ class EEVEPlugin(BasePlugin):
 
         return EEVETrainer
 
+    @stops_plainly
     def post_trainer_create(self, cfg, trainer) -> None:
-        """Hand the run to its trainer."""
+        """Hand the run to its trainer, unless the launcher shards in a way that is not supported."""
+        sharding.check_started(trainer.accelerator)
         trainer.eeve_run = self.run
 
     def post_train_unload(self, cfg) -> None:

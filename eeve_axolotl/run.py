@@ -1,7 +1,8 @@
-"""One stage in one `axolotl train`: from the YAML's block to initialised, frozen rows and the record."""
+"""One `axolotl train`: from the YAML's block to initialised, frozen rows and the record of each stage."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 import eeve_axolotl
 from eeve_axolotl import checks, embeddings, rows, vocabulary
-from eeve_axolotl.args import EEVESettings
+from eeve_axolotl.args import EEVESettings, ScheduledStage
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.settings import explain
 from eeve_axolotl.stages import Layers, Stage
@@ -26,14 +27,30 @@ FAILED = "eeve_stage.failed.json"  # the evidence, where something frozen has ch
 
 @dataclass
 class StageRun:
-    """What one run trains, and what it has found out so far."""
+    """What one run trains, stage after stage, and what it has found out so far."""
 
     settings: EEVESettings
-    stage: Stage
+    number: int = 0  # the stage that the run is in, as an index into its schedule
+    auto_resume: bool = False
     checkpoint_rows: int | None = None
     vocabulary: vocabulary.Vocabulary | None = None
     frozen: rows.FrozenRows | None = None
     record: dict = field(default_factory=dict)
+
+    @property
+    def schedule(self) -> list[ScheduledStage]:
+        """The stages of this run; most runs have one."""
+        return self.settings.schedule()
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that the run is in."""
+        return self.schedule[self.number].resolved()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no stage follows."""
+        return self.number == len(self.schedule) - 1
 
     @classmethod
     def from_config(cls, cfg) -> StageRun:
@@ -54,7 +71,7 @@ class StageRun:
             )
         except ValidationError as error:
             raise EEVEError(explain(error, "the `eeve:` block")) from None
-        return cls(settings, settings.resolved())
+        return cls(settings, auto_resume=bool(cfg.get("auto_resume_from_checkpoints")))
 
     def set_implied_keys(self, cfg) -> None:
         """Set the Axolotl keys that follow from the stage, and say so."""
@@ -64,7 +81,11 @@ class StageRun:
             # The default, memory_efficient, rounds every matrix of a QLoRA checkpoint to 4 bits and back,
             # frozen embeddings included. Legacy adds the adapters to the weights as they are.
             cfg["merge_method"] = "legacy"
-        if not self.stage.backward_through_layers and cfg.get("gradient_checkpointing"):
+            if cfg["lora_modules_to_save"] and not self.settings.untie and checks.is_tied(cfg):
+                cfg["peft_ensure_weight_tying"] = True  # else PEFT trains a copy of each and unties the model
+        if cfg.get("gradient_checkpointing") and not any(
+            each.resolved().backward_through_layers for each in self.schedule
+        ):
             # It would recompute, and ask for gradients of, layers that no gradient passes through.
             LOG.info(
                 "stage %s needs no backward pass through the layers: gradient checkpointing off",
@@ -73,13 +94,12 @@ class StageRun:
             cfg["gradient_checkpointing"] = False
 
     def note_checkpoint(self, model) -> None:
-        """Note the rows of the checkpoint, before the model is resized to the tokenizer."""
-        try:
-            self.checkpoint_rows = model.get_input_embeddings().weight.shape[0]
-        except (AttributeError, NotImplementedError):
-            raise EEVEError(
-                f"{type(model).__name__} has no input embeddings; use a causal language model"
-            ) from None
+        """Note the rows of the checkpoint, and untie them if asked to, before the model is resized."""
+        self.checkpoint_rows = rows.row_count(model)
+        if self.settings.untie:
+            self.record["untied"] = rows.untie(model)
+            if self.record["untied"]:
+                LOG.info("untied: the output embeddings are a matrix of their own from here on")
 
     def initialise_new_rows(self, cfg, model) -> None:
         """Give the rows that the checkpoint lacks their start, or say that there are none."""
@@ -89,7 +109,7 @@ class StageRun:
         self.vocabulary = vocabulary.resolve(
             tokenizer,
             self.checkpoint_rows,
-            needs_new_rows=self.stage.trains_new_rows_only,
+            needs_new_rows=any(each.resolved().trains_new_rows_only for each in self.schedule),
             explicit=self.settings.base_vocab_size,
             manifest=vocabulary.manifest_base_size(cfg.tokenizer_config or cfg.base_model),
             mark=getattr(model.config, vocabulary.MARK, None),
@@ -106,6 +126,12 @@ class StageRun:
             LOG.info("initialised no rows: the checkpoint has all %s", f"{stop:,}")
             self.record["initialised"] = None
         setattr(model.config, vocabulary.MARK, self.vocabulary.mark())
+
+    def enter(self, number: int, model) -> None:
+        """Go to another stage of the schedule: its masks in place of those before."""
+        self.number = number
+        self.record = {}
+        self.freeze(model)
 
     def freeze(self, model) -> None:
         """Freeze what the stage does not train, and log what trains."""
@@ -140,12 +166,14 @@ class StageRun:
             self._write(Path(output_dir) / FAILED)
             raise
 
-    def write_record(self, output_dir: str | Path) -> None:
+    def write_record(self, directory: str | Path) -> None:
         """Write the stage's record beside its weights; written last, so that its presence says "done"."""
-        self._write(Path(output_dir) / RECORD)
+        if _is_main_process():
+            self.record["weights"] = weights_sha256(Path(directory))
+            self._write(Path(directory) / RECORD)
 
     def _write(self, path: Path) -> None:
-        if int(os.environ.get("RANK", "0")) != 0:
+        if not _is_main_process():
             return
         record = {
             "stage": self.stage.name,
@@ -162,6 +190,31 @@ class StageRun:
         beside = path.with_suffix(".tmp")
         beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         beside.replace(path)
+
+
+def read_record(directory: str | Path) -> dict | None:
+    """The record of a stage that is done, or None: no record, or weights that are not those it names."""
+    path = Path(directory) / RECORD
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return record if record.get("weights") == weights_sha256(Path(directory)) else None
+
+
+def weights_sha256(directory: Path) -> dict[str, str]:
+    """SHA-256 of every weights file in `directory`, by name."""
+    found = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(1 << 24):
+                digest.update(chunk)
+            found[path.name] = digest.hexdigest()
+    return found
+
+
+def _is_main_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _tokenizer_beside(cfg):

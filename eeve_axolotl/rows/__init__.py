@@ -13,17 +13,20 @@ This package knows nothing of Axolotl: it needs torch, and the accessors `get_in
 
 from eeve_axolotl.rows.checksums import Fingerprint, FrozenMovedError, fingerprint
 from eeve_axolotl.rows.freezing import FrozenRows, freeze, optimizer_state_bytes
-from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, resolve, untie
+from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, resolve, row_count, untie
+from eeve_axolotl.rows.training import FrozenRowsMixin
 
 __all__ = [
     "Fingerprint",
     "FrozenMovedError",
     "FrozenRows",
+    "FrozenRowsMixin",
     "MatrixPlan",
     "RowPlan",
     "fingerprint",
     "freeze",
     "optimizer_state_bytes",
     "resolve",
+    "row_count",
     "untie",
 ]

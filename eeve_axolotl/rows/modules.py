@@ -45,7 +45,7 @@ def install(module: nn.Module, start: int, stop: int, rows_from: nn.Module | Non
             module._parameters[rows_name] = rows_from._parameters[rows_name]
             module._rows_tied = rows_from._rows_tied = True
         else:
-            with _gathered(whole):
+            with gathered(whole):
                 rows = whole.data[start:stop]
                 # A partitioned matrix is let go again, so its rows cannot share its storage.
                 rows = rows.clone() if hasattr(whole, "ds_id") else rows
@@ -100,7 +100,7 @@ class _Rows(nn.Module):
             if whole is None or rows is None or whole.is_meta:
                 continue
             if hasattr(whole, "ds_id"):
-                with _gathered(whole, rows, modify=True):
+                with gathered(whole, rows, modify=True):
                     whole.data[self._rows_range[0] : self._rows_range[1]].copy_(rows.data)
             elif _is_dtensor(whole):
                 _write_shard(whole, _full(rows), *self._rows_range)
@@ -304,8 +304,10 @@ def _distribute_like(like: torch.Tensor, values: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(rows.clone(), like.requires_grad)
 
 
-def _gathered(*parameters: torch.Tensor, modify: bool = False):
-    """Holds DeepSpeed ZeRO-3 parameters whole; does nothing to others."""
+def gathered(*parameters: torch.Tensor, modify: bool = False):
+    """Context that holds DeepSpeed ZeRO-3 parameters whole, and nothing where there are none.
+
+    With `modify` what rank 0 wrote into them is what all ranks keep. Every rank must enter it."""
     partitioned = [each for each in parameters if hasattr(each, "ds_id")]
     if not partitioned:
         return contextlib.nullcontext()

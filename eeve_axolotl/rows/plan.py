@@ -78,8 +78,8 @@ def resolve(model: nn.Module, stage: Stage, base_vocab_size: int, vocab_size: in
         if (inputs_rows, outputs_rows) != (Rows.NONE, Rows.ALL):
             raise EEVEError(
                 f"Stage {stage.name} trains the input and the output embeddings differently, but this model "
-                "ties them into one matrix: use stages 3, 4 (which then trains all rows of both), 6 and 7, or a "
-                "base model whose embeddings are untied."
+                "ties them into one matrix: use stages 3, 4 (which then trains all rows of both), 6 and 7, or set "
+                "`eeve.untie: true` to give the model two matrices."
             )
         inputs_rows = Rows.ALL
 
@@ -141,15 +141,21 @@ def resolve(model: nn.Module, stage: Stage, base_vocab_size: int, vocab_size: in
     )
 
 
-def untie(model: nn.Module) -> None:
+def row_count(model: nn.Module) -> int:
+    """Rows of the input embeddings, also where DeepSpeed ZeRO-3 has partitioned them."""
+    return shape_of(raw(_embedding_module(model, "input"), "weight"))[0]
+
+
+def untie(model: nn.Module) -> bool:
     """Gives a model with tied embeddings an output matrix of its own, a copy of the input embeddings.
 
     After it all seven stages make sense, and checkpoints say `tie_word_embeddings: false`. Does nothing to
-    a model whose embeddings are two matrices already.
+    a model whose embeddings are two matrices already. Returns whether they were one.
     """
     input_module, output_module = _embedding_module(model, "input"), _embedding_module(model, "output")
     weight = raw(input_module, "weight")
-    if weight is raw(output_module, "weight"):
+    tied = weight is raw(output_module, "weight")
+    if tied:
         if hasattr(weight, "ds_id"):
             raise EEVEError(
                 "Tied embeddings cannot be untied once DeepSpeed ZeRO-3 has partitioned the model: save an "
@@ -164,6 +170,9 @@ def untie(model: nn.Module) -> None:
         config.tie_word_embeddings = False
         text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
         text_config.tie_word_embeddings = False
+    if hasattr(model, "get_expanded_tied_weights_keys"):  # a mapping that transformers 5 keeps from the start
+        model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+    return tied
 
 
 def raw(module: nn.Module, name: str) -> nn.Parameter | None:

@@ -49,11 +49,11 @@ def write_model(directory: Path, seed: int) -> None:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=32000,
-        hidden_size=128,
-        intermediate_size=448,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        num_key_value_heads=2,
+        hidden_size=64,
+        intermediate_size=224,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=1,
         max_position_embeddings=512,
         tie_word_embeddings=False,
         bos_token_id=1,

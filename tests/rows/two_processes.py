@@ -220,9 +220,8 @@ def trainer(out: str, deepspeed: dict | None = None) -> dict:
     case = Case(3)
     frozen = case.freeze()
 
-    class RowsTrainer(Trainer):
-        def _save(self, output_dir=None, state_dict=None):
-            super()._save(output_dir, frozen.merge(state_dict) if state_dict else state_dict)
+    class RowsTrainer(rows.FrozenRowsMixin, Trainer):
+        frozen_rows = frozen
 
     options = {"deepspeed": deepspeed} if deepspeed else {}
     arguments = TrainingArguments(
@@ -242,8 +241,6 @@ def trainer(out: str, deepspeed: dict | None = None) -> dict:
     )
     data = [{"input_ids": ids, "labels": ids} for ids in torch.cat(batches(STEPS * ACCUMULATE))]
     run = RowsTrainer(model=case.model, args=arguments, train_dataset=data)
-    run.create_optimizer()
-    frozen.protect(run.optimizer)
     run.train()
     optimizer_bytes = rows.optimizer_state_bytes(run.optimizer)
     dist.barrier()

@@ -1,0 +1,129 @@
+"""Which ways of sharding a run may use: the others are refused at its start, each with what to use instead.
+
+Supported, and proven in tests/rows/test_sharding.py: one process, DDP, FSDP2, DeepSpeed ZeRO-1, 2 and 3.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from eeve_axolotl.errors import EEVEError
+
+_INSTEAD = "use FSDP2 (`fsdp_version: 2`), DeepSpeed ZeRO or plain data parallelism"
+
+# Keys of an Axolotl config that count processes, what they mean above 1, and what to do instead.
+_PARALLEL = {
+    "tensor_parallel_size": ("cuts matrices by columns, where rows cannot be followed", _INSTEAD),
+    "context_parallel_size": (
+        "cuts sequences between processes, which is not proven to keep frozen rows",
+        "set a shorter `sequence_len` with sample_packing, or use FSDP2 (`fsdp_version: 2`)",
+    ),
+    "expert_parallel_size": ("puts experts on different processes, which is not proven", _INSTEAD),
+}
+_SYNONYMS = {"sequence_parallel_degree": "context_parallel_size"}  # Axolotl's older name
+
+# Keys of `zero_optimization` in a DeepSpeed config that change how weights are kept where they are above this.
+_ZERO = {
+    "zero_hpz_partition_size": (1, "keeps a second copy of the weights (ZeRO++)"),
+    "zero_quantized_weights": (False, "rounds the weights that it gathers (ZeRO++)"),
+    "mics_shard_size": (0, "shards within groups and copies between them (MiCS)"),
+}
+
+
+def check_sharding(cfg: Mapping, untie: bool = False, stages: int = 1) -> None:
+    """Raise EEVEError for the first way of sharding in `cfg` that cannot keep, or prove, frozen rows.
+
+    Works on the raw mapping, before Axolotl's own validation. `untie` is the run's `eeve.untie`,
+    `stages` how many stages it has.
+    """
+    for key, value in cfg.items():
+        key_now = _SYNONYMS.get(key, key)
+        if key_now in _PARALLEL and (value or 1) > 1:
+            why, instead = _PARALLEL[key_now]
+            raise EEVEError(f"`{key}: {value}` {why}; remove it, and {instead}")
+    if stages > 1 and any(cfg.get(key) for key in ("fsdp", "fsdp_config", "deepspeed")):
+        raise EEVEError(
+            "several `stages` in one run need rows held whole (one process or DDP), and this run is sharded; give "
+            "each stage a run of its own (`stage: 1`, ...), which `axolotl eeve run` chains"
+        )
+    if cfg.get("fsdp") or cfg.get("fsdp_config"):
+        _check_fsdp(cfg)
+    if cfg.get("deepspeed"):
+        _check_deepspeed(cfg["deepspeed"], untie)
+
+
+def check_started(accelerator) -> None:
+    """Raise EEVEError where the launcher, not the config, chose a way of sharding that is not supported.
+
+    `accelerator` is the trainer's: Accelerate may have been given FSDP1 or others on its command line.
+    """
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if kind == "FSDP" and not accelerator.is_fsdp2:
+        raise EEVEError(
+            "Accelerate was started with FSDP1, which flattens rows away; start it with `--fsdp_version 2`, or "
+            "set `fsdp_version: 2` and `fsdp_config` in the YAML"
+        )
+    if kind in ("MEGATRON_LM", "XLA"):
+        raise EEVEError(f"Accelerate was started with {kind}, where rows cannot be followed; {_INSTEAD}")
+    sizes = getattr(accelerator, "parallelism_config", None)
+    for key, size in (("tensor_parallel_size", "tp_size"), ("context_parallel_size", "cp_size")):
+        check_sharding({key: getattr(sizes, size, 1)})
+
+
+def _check_fsdp(cfg: Mapping) -> None:
+    settings = cfg.get("fsdp_config") or {}
+    version = cfg.get("fsdp_version") or settings.get("fsdp_version") or settings.get("version") or 1
+    if str(version) != "2":
+        raise EEVEError(
+            "FSDP1 flattens parameters, so rows cannot be followed; set `fsdp_version: 2` (with `fsdp_config`), "
+            "which shards the same way"
+        )
+    if (cfg.get("dp_replicate_size") or 1) > 1:
+        raise EEVEError(
+            "`dp_replicate_size` with FSDP shards within groups and copies between them, which is not proven to "
+            "keep frozen rows; remove it, and shard over all processes (`dp_shard_size` alone)"
+        )
+
+
+def _check_deepspeed(given: Mapping | str, untie: bool) -> None:
+    if isinstance(given, Mapping):
+        config, where = given, "`deepspeed`"
+    else:
+        try:
+            config, where = json.loads(Path(given).read_text(encoding="utf-8")), f"{given}"
+        except FileNotFoundError:
+            raise EEVEError(
+                f"deepspeed: {given} does not exist; fetch Axolotl's own with `axolotl fetch deepspeed_configs`"
+            ) from None
+        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+            raise EEVEError(f"deepspeed: {given} is not a readable JSON file: {error}") from None
+    zero = config.get("zero_optimization") or {}
+    stage = zero.get("stage", 0)
+    if stage not in (1, 2, 3):
+        raise EEVEError(
+            f"{where} sets ZeRO stage {stage}, which only copies the model; remove `deepspeed` for plain data "
+            "parallelism, or set `zero_optimization.stage` to 1, 2 or 3"
+        )
+    for key, (harmless, why) in _ZERO.items():
+        if zero.get(key, harmless) > harmless:
+            raise EEVEError(f"{where} sets `{key}`, which {why}: frozen rows are not proven there; remove it")
+    if stage == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+        raise EEVEError(
+            f"{where} saves ZeRO-3 weights in pieces, in which trained rows lie apart from their matrix; set "
+            "`zero_optimization.stage3_gather_16bit_weights_on_model_save: true`"
+        )
+    if (zero.get("offload_param") or {}).get("device") == "nvme":
+        raise EEVEError(
+            f"{where} keeps the weights on a disk (`offload_param.device: nvme`), where frozen rows cannot be "
+            "fingerprinted; set `cpu`"
+        )
+    if (config.get("tensor_parallel") or {}).get("autotp_size", 0) > 1:
+        raise EEVEError(f"{where} sets `tensor_parallel`, which cuts matrices by columns; remove it")
+    if untie and stage == 3:
+        raise EEVEError(
+            "`eeve.untie: true` cannot be used with DeepSpeed ZeRO-3, which partitions the model as it loads; use "
+            "ZeRO-2 or FSDP2 (`fsdp_version: 2`) for the run that unties, or untie the model beforehand in one "
+            "process"
+        )

@@ -1,0 +1,102 @@
+"""Ways of sharding that cannot keep or prove frozen rows are refused, each with what to use instead."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from axolotl.utils.dict import DictDefault
+
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.plugin import EEVEPlugin
+from eeve_axolotl.sharding import check_sharding, check_started
+
+
+def zero(stage, **keys):
+    gather = {"stage3_gather_16bit_weights_on_model_save": True}
+    return {"deepspeed": {"zero_optimization": {"stage": stage, **gather, **keys}}}
+
+
+REFUSED = [
+    ({"fsdp": ["full_shard", "auto_wrap"]}, "FSDP1 flattens.*set `fsdp_version: 2`"),
+    ({"fsdp_config": {"reshard_after_forward": True}}, "FSDP1 flattens.*set `fsdp_version: 2`"),
+    ({"fsdp_version": 1, "fsdp_config": {"offload_params": True}}, "FSDP1 flattens"),
+    ({"fsdp_version": 2, "fsdp_config": {"x": 1}, "dp_replicate_size": 2}, "`dp_shard_size` alone"),
+    ({"tensor_parallel_size": 2}, "by columns.*use FSDP2"),
+    ({"context_parallel_size": 4}, "cuts sequences.*shorter `sequence_len`"),
+    ({"sequence_parallel_degree": 2}, "`sequence_parallel_degree: 2` cuts sequences"),
+    ({"expert_parallel_size": 2}, "experts.*use FSDP2"),
+    ({"deepspeed": {"bf16": {"enabled": True}}}, "ZeRO stage 0.*to 1, 2 or 3"),
+    (zero(3, zero_hpz_partition_size=8), "`zero_hpz_partition_size`.*remove it"),
+    (zero(3, zero_quantized_weights=True), "`zero_quantized_weights`.*remove it"),
+    (zero(3, mics_shard_size=1), "`mics_shard_size`.*remove it"),
+    (zero(3, stage3_gather_16bit_weights_on_model_save=False), "in pieces.*set `zero_optimization"),
+    (zero(3, offload_param={"device": "nvme"}), "offload_param.device: nvme.*set `cpu`"),
+    ({"deepspeed": {**zero(1)["deepspeed"], "tensor_parallel": {"autotp_size": 2}}}, "`tensor_parallel`"),
+    ({"deepspeed": "no/such/file.json"}, "does not exist; fetch Axolotl's own"),
+]
+
+ACCEPTED = [
+    {},
+    {"fsdp_version": 2, "fsdp_config": {"offload_params": True, "reshard_after_forward": False}},
+    {"fsdp_config": {"fsdp_version": 2}},
+    {"dp_replicate_size": 2, "dp_shard_size": None, "tensor_parallel_size": 1, "context_parallel_size": 1},
+    zero(1),
+    zero(2, offload_optimizer={"device": "cpu"}),
+    zero(3, zero_hpz_partition_size=1, mics_shard_size=-1, offload_param={"device": "cpu"}),
+]
+
+
+@pytest.mark.parametrize(("keys", "message"), REFUSED)
+def test_an_unsupported_way_of_sharding_is_refused_at_the_start_of_the_run(keys, message):
+    cfg = DictDefault({"base_model": "org/model", "eeve": {"stage": 3}, **keys})
+    with pytest.raises(SystemExit, match=f"eeve_axolotl: .*{message}") as stopped:
+        EEVEPlugin().register(cfg)
+    assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("keys", ACCEPTED)
+def test_supported_ways_pass(keys):
+    EEVEPlugin().register(DictDefault({"base_model": "org/model", "eeve": {"stage": 3}, **keys}))
+
+
+def test_a_deepspeed_file_is_read(tmp_path):
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps(zero(3)["deepspeed"]))
+    check_sharding({"deepspeed": str(path)})
+    path.write_text(json.dumps(zero(0)["deepspeed"]))
+    with pytest.raises(EEVEError, match="zero.json sets ZeRO stage 0"):
+        check_sharding({"deepspeed": str(path)})
+    path.write_text("{")
+    with pytest.raises(EEVEError, match="not a readable JSON file"):
+        check_sharding({"deepspeed": str(path)})
+
+
+def test_untying_under_zero3_is_refused():
+    check_sharding(zero(2), untie=True)
+    with pytest.raises(EEVEError, match="`eeve.untie: true` cannot be used with DeepSpeed ZeRO-3"):
+        check_sharding(zero(3), untie=True)
+
+
+def test_what_the_launcher_chose_is_checked_too():
+    """`accelerate launch --use_fsdp` and its like say nothing in the YAML."""
+
+    def started(kind, fsdp2=False, **sizes):
+        from accelerate.utils import DistributedType
+
+        return SimpleNamespace(
+            distributed_type=DistributedType(kind),
+            is_fsdp2=fsdp2,
+            parallelism_config=SimpleNamespace(**{"tp_size": 1, "cp_size": 1, **sizes}),
+        )
+
+    for kind in ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED"):
+        check_started(started(kind))
+    check_started(started("FSDP", fsdp2=True))
+    with pytest.raises(EEVEError, match="--fsdp_version 2"):
+        check_started(started("FSDP"))
+    with pytest.raises(EEVEError, match="MEGATRON_LM"):
+        check_started(started("MEGATRON_LM"))
+    with pytest.raises(EEVEError, match="by columns"):
+        check_started(started("MULTI_GPU", tp_size=2))
