@@ -13,7 +13,7 @@ import click
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json, write_json
-from eeve_axolotl.pipeline import launch
+from eeve_axolotl.pipeline import launch, summary
 from eeve_axolotl.pipeline.progress import Progress
 from eeve_axolotl.pipeline.runs import Run, changes, check_chain, claim
 from eeve_axolotl.pipeline.settings import PipelineSettings
@@ -128,6 +128,7 @@ class Chain:
                     progress.task(task)
                     if not task.done:
                         self._do(task, progress)
+        click.echo("\n" + summary.markdown(summary.table(self.output, self.runs)))
 
     def _do(self, task: Task, progress: Progress) -> None:
         run = next((each for each in self.runs if task.name in (each.name, f"{each.name}.merge")), None)

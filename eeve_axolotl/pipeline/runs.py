@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def check_chain(runs: list[Run]) -> None:
                 raise EEVEError(
                     f"runs: {run.config} and {other.config} have the same name or output_dir; give each its own"
                 )
-    for before, run in zip(runs, runs[1:], strict=False):
+    for before, run in itertools.pairwise(runs):
         if Path(run.cfg["base_model"]).absolute() != before.result.absolute():
             raise EEVEError(
                 f"runs: {run.config} starts from {run.cfg['base_model']}, but {before.config} before it makes "
@@ -154,9 +155,10 @@ def claim(output: Path, runs: list[Run], texts: dict[str, str]) -> None:
     before = read_json(path)
     places = [str(run.output) for run in runs]
     if before and [run["output_dir"] for run in before["runs"]] != places:
+        theirs = ", ".join(run["output_dir"] for run in before["runs"])
         raise EEVEError(
-            f"output {output} belongs to another pipeline (its runs write {', '.join(r['output_dir'] for r in before['runs'])}"
-            f"); choose another `output`, or remove it"
+            f"output {output} belongs to another pipeline (its runs write {theirs}); choose another `output`, or "
+            "remove it"
         )
     write_json(
         path,

@@ -25,10 +25,10 @@ class PipelineSettings(Settings):
     launcher: Literal["accelerate", "torchrun", "python"] = "accelerate"
     """How `axolotl train` starts its processes."""
 
-    launcher_args: list[str] = []
+    launcher_args: list[str] = Field(default=[])
     """Arguments for the launcher, passed on as they are (`--nproc_per_node=8`)."""
 
-    train_args: list[str] = []
+    train_args: list[str] = Field(default=[])
     """More arguments for `axolotl train`, as on its command line."""
 
     evaluate: EvaluationSettings | None = None

@@ -1,0 +1,94 @@
+"""The table at a chain's end: each stage's figures, and whether its frozen rows are what they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eeve_axolotl.files import read_json
+from eeve_axolotl.pipeline.runs import Run
+from eeve_axolotl.stages import Layers, Rows, Stage
+
+SIDES = ("embed_tokens.weight", "lm_head.weight")
+
+
+def table(output: Path, runs: list[Run]) -> list[tuple[str, ...]]:
+    """Header and lines: the base, the extended model before training, and every stage that was evaluated."""
+    found = [read_json(path) for path in (output / "evaluation").glob("*.json")]
+    evaluations = {each["name"]: each for each in found}
+    texts = list(next(iter(evaluations.values()))["texts"]) if evaluations else []
+    header = ("", "trains", *(f"{text} bits/byte" for text in texts), *(f"{text} tokens/char" for text in texts))
+    lines = [(*header, "frozen rows unchanged")]
+
+    def line(name: str, trains: str, unchanged: str) -> None:
+        figures = evaluations.get(name, {}).get("texts", {})
+        numbers = [f"{figures[text]['bits_per_byte']:.3f}" if text in figures else "" for text in texts]
+        numbers += [f"{figures[text]['tokens_per_character']:.2f}" if text in figures else "" for text in texts]
+        lines.append((name, trains, *numbers, unchanged))
+
+    for name, trains in (("base", ""), ("extended", "nothing yet")):
+        if name in evaluations:
+            line(name, trains, "")
+    before = Path(runs[0].cfg["base_model"])
+    for run in runs:
+        for place, scheduled in zip(run.stages, run.settings.schedule(), strict=True):
+            after = run.result if place.directory == run.output else place.directory
+            stage = scheduled.resolved()
+            line(f"stage {place.name}", trains_in_words(stage), frozen_rows_unchanged(before, after, stage))
+            before = after
+    return lines
+
+
+def trains_in_words(stage: Stage) -> str:
+    """What a stage trains, in few words."""
+    words = [
+        f"{which.value} {name}"
+        for which, name in ((stage.input_embeddings, "input"), (stage.output_embeddings, "output"))
+        if which is not Rows.NONE
+    ]
+    return " + ".join(words + (["layers"] if stage.internal_layers is not Layers.FROZEN else []))
+
+
+def frozen_rows_unchanged(before: Path, after: Path, stage: Stage) -> str:
+    """Compare the saved embeddings of two checkpoints bit by bit.
+
+    "yes" or "NO"; "-" where the stage freezes no rows; "?" where either checkpoint was not kept. Rows that
+    `before` does not have yet (in stage 1, the new ones) are not compared.
+    """
+    import torch
+
+    rows = dict(zip(SIDES, (stage.input_embeddings, stage.output_embeddings), strict=True))
+    if all(trained is Rows.ALL for trained in rows.values()):
+        return "-"
+    mark = (read_json(after / "config.json") or {}).get("eeve_axolotl") or {}
+    for name, trained in rows.items():
+        if trained is Rows.ALL:
+            continue
+        one, other = _matrix(before, name), _matrix(after, name)
+        if one is None or other is None:
+            return "?"
+        frozen = min(len(one), mark["base_vocab_size"] if trained is Rows.NEW else len(one))
+        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
+        if one.dtype != other.dtype or not torch.equal(one[:frozen].view(bits), other[:frozen].view(bits)):
+            return "NO"
+    return "yes"
+
+
+def _matrix(directory: Path, ending: str):
+    """The matrix whose name ends so, from the weights in `directory`; None if they are not there."""
+    from safetensors import safe_open
+
+    for path in sorted(directory.glob("model*.safetensors")):
+        with safe_open(path, "pt") as weights:
+            for name in weights.keys():
+                if name.endswith(ending):
+                    return weights.get_tensor(name)
+    return None
+
+
+def markdown(lines: list[tuple[str, ...]]) -> str:
+    """The table as Markdown, columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    body = [lines[0], tuple("-" * width for width in widths), *lines[1:]]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in body
+    )
