@@ -16,13 +16,20 @@ def table(output: Path, runs: list[Run]) -> list[tuple[str, ...]]:
     found = [read_json(path) for path in (output / "evaluation").glob("*.json")]
     evaluations = {each["name"]: each for each in found}
     texts = list(next(iter(evaluations.values()))["texts"]) if evaluations else []
-    header = ("", "trains", *(f"{text} bits/byte" for text in texts), *(f"{text} tokens/char" for text in texts))
+    header = (
+        "",
+        "trains",
+        *(f"{text} bits/byte" for text in texts),
+        *(f"{text} tokens/char" for text in texts),
+    )
     lines = [(*header, "frozen rows unchanged")]
 
     def line(name: str, trains: str, unchanged: str) -> None:
         figures = evaluations.get(name, {}).get("texts", {})
         numbers = [f"{figures[text]['bits_per_byte']:.3f}" if text in figures else "" for text in texts]
-        numbers += [f"{figures[text]['tokens_per_character']:.2f}" if text in figures else "" for text in texts]
+        numbers += [
+            f"{figures[text]['tokens_per_character']:.2f}" if text in figures else "" for text in texts
+        ]
         lines.append((name, trains, *numbers, unchanged))
 
     for name, trains in (("base", ""), ("extended", "nothing yet")):
@@ -90,5 +97,6 @@ def markdown(lines: list[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     body = [lines[0], tuple("-" * width for width in widths), *lines[1:]]
     return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in body
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in body
     )
