@@ -37,8 +37,8 @@ class Task:
 class Chain:
     """A pipeline on disk. Everything that it knows it reads from there, so it can be killed at any moment."""
 
-    def __init__(self, config: str, settings: PipelineSettings, launcher: launch.Launch = launch.launch):
-        self.config, self.settings, self._launch = config, settings, launcher
+    def __init__(self, config: str, settings: PipelineSettings, launcher: launch.Launch | None = None):
+        self.config, self.settings, self._launch = config, settings, launcher or launch.launch
         self.output = Path(settings.output)
         self.runs = [Run.read(each) for each in settings.runs]
         check_chain(self.runs)

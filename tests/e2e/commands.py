@@ -6,6 +6,8 @@ command; the child runs Axolotl's own entry point as the console script would.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -91,6 +93,8 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             _run(main, request)
+        with contextlib.suppress(OSError):  # done by the child too: whoever comes first
+            os.setpgid(child, child)
         answer(started=child)
         _, status = os.waitpid(child, 0)
         answer(status=os.waitstatus_to_exitcode(status))
@@ -101,7 +105,26 @@ def _run(main, request: dict) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(request["cwd"])
-    sys.argv = ["axolotl", *request["arguments"]]
+    os.setpgid(0, 0)  # so that a test can kill the command with all that it started
+    from eeve_axolotl.pipeline import launch
+
+    launch.launch = functools.partial(_fork, main)
+    _exit_after(main, request["arguments"])
+
+
+def _fork(main, arguments: list[str], log: Path, on_step) -> int:
+    """In place of pipeline.launch.launch: the chain's commands are forked too."""
+    child = os.fork()
+    if child == 0:
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        _exit_after(main, arguments)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _exit_after(main, arguments: list[str]) -> None:
+    sys.argv = ["axolotl", *arguments]
     status = 1
     try:
         main()

@@ -105,3 +105,13 @@ def axolotl(directory: Path, *arguments: str, first_on_path: Path | None = None,
         timeout=timeout,
     )
     return Done(done.returncode, done.stdout)
+
+
+def begin(directory: Path, *arguments: str) -> int:
+    """Start `axolotl` in `directory` and go on; the process id, which is its process group's too."""
+    return _server().begin([*arguments], directory, directory / "axolotl.log")
+
+
+def end() -> int:
+    """The exit status of the command that was begun last."""
+    return _server().end()

@@ -1,0 +1,247 @@
+"""`axolotl eeve run`: the whole chain, killed and continued, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import extended, tiny_llama
+from tests.e2e.helpers import axolotl, begin, end, write_recipe
+
+pytestmark = pytest.mark.e2e
+
+TEXT = "안녕, 학교는 지금 조용하다. The school is quiet now. "
+RESULTS = ["stage3/stage1", "stage3/stage2", "stage3", "stage6", "stage6/merged", "stage7", "stage7/merged"]
+
+
+def write_pipeline(directory: Path, **keys) -> None:
+    pipeline = {
+        "output": "./pipeline",
+        "runs": ["stage3.yml", "stage6.yml", "stage7.yml"],
+        "launcher": "python",
+        "evaluate": {"texts": {"Korean": "./text.jsonl"}, "limit": 2, "prompts": ["안녕"]},
+        **keys,
+    }
+    (directory / "pipeline.yml").write_text(yaml.safe_dump(pipeline, allow_unicode=True), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory, base_tokenizer_directory, base_tokenizer) -> Path:
+    """A directory with a base, an extended tokenizer, a text and a pipeline: stages 1 to 3, 6 and 7."""
+    directory = tmp_path_factory.mktemp("pipeline")
+    shutil.copytree(base_tokenizer_directory, directory / "base")
+    tiny_llama(32000, hidden_size=16).save_pretrained(directory / "base")
+    extended(base_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
+    lines = (json.dumps({"text": TEXT * 5 + str(number)}) + "\n" for number in range(40))
+    (directory / "text.jsonl").write_text("".join(lines), encoding="utf-8")
+    often = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
+    write_recipe(directory, 3, "./base", **often, eeve={"stages": [1, 2, 3], "save_stages": "all"})
+    write_recipe(directory, 6, "./stage3", **often)
+    write_recipe(directory, 7, "./stage6/merged", **often)
+    write_pipeline(directory)
+    return directory
+
+
+def copy(ground: Path, name: str) -> Path:
+    """The ground as it was before anything ran."""
+    directory = ground.with_name(name)
+    directory.mkdir()
+    for each in ("base", "tokenizer"):
+        shutil.copytree(ground / each, directory / each)
+    for each in ground.glob("*.yml"):
+        shutil.copy(each, directory)
+    shutil.copy(ground / "text.jsonl", directory)
+    return directory
+
+
+def run(directory: Path, *arguments: str) -> str:
+    done = axolotl(directory, "eeve", "run", "pipeline.yml", *arguments)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+def refusal(directory: Path, *arguments: str) -> str:
+    done = axolotl(directory, "eeve", "run", "pipeline.yml", *arguments)
+    assert done.returncode == 1, done.stdout[-3000:]
+    assert "Traceback" not in done.stdout
+    return done.stdout.strip().splitlines()[-1]
+
+
+def results(directory: Path) -> dict:
+    """Every record, which names the weights by their hash, and every loss."""
+    found = {}
+    for name in RESULTS:
+        place = directory / name
+        found[name] = json.loads((place / "eeve_stage.json").read_text())
+        found[name, "losses"] = json.loads((place / "eeve_history.json").read_text())["steps"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(ground) -> Path:
+    """The pipeline run without interruption."""
+    directory = copy(ground, "whole")
+    run(directory)
+    return directory
+
+
+def test_a_pipeline_ends_with_every_stage_done_and_a_table(whole):
+    log = (whole / "axolotl.log").read_text()
+    for stage, unchanged in ((1, "yes"), (2, "yes"), (3, "yes"), (6, "-"), (7, "yes")):
+        (line,) = [line for line in log.splitlines() if line.startswith(f"| stage {stage}")]
+        assert line.rstrip("| ").rsplit("|")[-1].strip() == unchanged
+    assert len(list((whole / "pipeline/evaluation").glob("*.json"))) == 2 + 5
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(ground, whole):
+    assert "to do  stages 1, 2, 3: stage3" in run(copy(ground, "dry"), "--dry-run")
+    assert not (ground.with_name("dry") / "stage3").exists()
+    assert "to do" not in run(whole, "--dry-run")
+
+
+def test_run_again_a_finished_pipeline_does_nothing(whole):
+    before = results(whole)
+    log = run(whole)
+    assert log.count("(done before)") == len([line for line in log.splitlines() if line.startswith("[")])
+    assert results(whole) == before
+
+
+# --- killed ---
+
+
+def half_written(path: str, without: str) -> Callable[[Path], bool]:
+    """Whether some directory at `path` has something in it but not yet the file that makes it whole."""
+    return lambda directory: any(
+        each.is_dir() and any(each.iterdir()) and not (each / without).exists() for each in directory.glob(path)
+    )
+
+
+MOMENTS = {
+    "while a dataset is being prepared": half_written("prepared/*", without="state.json"),
+    "inside a checkpoint of stage 2": half_written("stage3/checkpoints/stage2/checkpoint-*", without="eeve_whole"),
+    "inside a boundary": half_written("stage3/.stage1.unfinished", without="eeve_stage.json"),
+    "between weights and record": lambda directory: (
+        (directory / "stage3/model.safetensors").exists() and not (directory / "stage3/eeve_stage.json").exists()
+    ),
+    "inside an adapter's checkpoint": half_written("stage6/checkpoint-*", without="eeve_whole"),
+    "inside a merge": half_written("stage6/merged", without="model.safetensors"),
+    "between a merge and its record": lambda directory: (
+        (directory / "stage7/merged/model.safetensors").exists()
+        and not (directory / "stage7/merged/eeve_stage.json").exists()
+    ),
+}
+
+
+def killed(directory: Path, until: Callable[[], bool]) -> bool:
+    """Start the pipeline and kill it, with all that it started, as soon as `until` holds; False if it ended first."""
+    child = begin(directory, "eeve", "run", "pipeline.yml")
+    while not until():
+        if not os.path.exists(f"/proc/{child}"):
+            break
+        time.sleep(0.0005)
+    else:
+        os.killpg(child, signal.SIGKILL)
+    return end() == -signal.SIGKILL
+
+
+def test_killed_at_many_moments_it_ends_with_the_same_weights_and_records(ground, whole):
+    directory = copy(ground, "killed")
+    source = random.Random(20)
+    kills, hit = 0, set()
+    while kills < 10 or (len(hit) < 5 and kills < 30):
+        deadline = time.monotonic() + source.uniform(2, 14)
+
+        def now(deadline=deadline) -> bool:
+            for name, holds in MOMENTS.items():
+                if name not in hit and holds(directory):
+                    hit.add(name)
+                    return True
+            return time.monotonic() > deadline
+
+        if not killed(directory, now):
+            break
+        kills += 1
+    run(directory)
+    assert kills >= 10 and len(hit) >= 5, (kills, hit)
+    assert results(directory) == results(whole)
+
+
+# --- refused ---
+
+
+def test_a_changed_setting_is_named_and_from_trains_again(ground, whole):
+    directory = ground.with_name("changed")
+    shutil.copytree(whole, directory)
+    recipe = (directory / "stage7.yml").read_text()
+    (directory / "stage7.yml").write_text(recipe.replace("learning_rate: 0.01", "learning_rate: 0.002"))
+    message = refusal(directory)
+    assert "stage7.yml is done, but since then learning_rate was 0.01 and is 0.002" in message
+    assert "--from 7" in message
+    run(directory, "--from", "7")
+    before, after = results(whole), results(directory)
+    assert before["stage6/merged"] == after["stage6/merged"] and before["stage7"] != after["stage7"]
+
+
+def test_a_tokenizer_built_anew_is_noticed(ground, whole, base_tokenizer):
+    directory = ground.with_name("rebuilt")
+    shutil.copytree(whole, directory)
+    extended(base_tokenizer, ["안녕", "▁학교", "▁지금", "하다"]).save_pretrained(directory / "tokenizer")
+    assert "since then the tokenizer was built anew" in refusal(directory)
+
+
+def test_weights_that_are_not_those_of_the_record_are_not_taken_for_done(ground, whole):
+    directory = ground.with_name("touched")
+    shutil.copytree(whole, directory)
+    weights = directory / "stage7/merged/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert "to do  merge: stage7/merged" in run(directory, "--dry-run")
+
+
+@pytest.mark.parametrize("keys, message", [
+    ({"runs": ["stage3.yml", "stage7.yml"]}, "stage7.yml starts from ./stage6/merged, but stage3.yml before it makes"),
+    ({"runs": ["stage3.yml", "stage4.yml"]}, "stage4.yml does not exist"),
+    ({"runs": ["pipeline.yml"]}, "pipeline.yml has no `eeve:` block"),
+    ({"evaluate": {"texts": {"Korean": "./missing.jsonl"}}}, "the held-out text Korean, ./missing.jsonl, does not exist"),
+    ({"launchr": "python"}, "launchr: there is no such key"),
+    ({"output": "./other"}, "output other belongs to another pipeline"),
+])  # fmt: skip
+def test_a_pipeline_that_cannot_run_is_refused_in_one_sentence(ground, tmp_path, keys, message):
+    directory = copy(ground, f"refused-{tmp_path.name}")
+    write_pipeline(directory, **keys)
+    (directory / "other").mkdir()
+    (directory / "other/eeve_pipeline.json").write_text('{"runs": [{"output_dir": "./somebody-elses"}]}')
+    assert message in refusal(directory)
+    assert not (directory / "stage3").exists()
+
+
+def test_an_unknown_stage_name_is_told(ground):
+    assert "there is no such stage in this pipeline; its stages are 1, 2, 3, 6, 7" in refusal(
+        copy(ground, "unknown"), "--from", "5"
+    )
+
+
+def test_a_failing_stage_stops_the_chain_with_its_own_words(ground):
+    directory = copy(ground, "failing")
+    (directory / "text.jsonl").write_text('{"text": "x"}\n')
+    write_recipe(directory, 3, "./base", eeve={"stages": [1, 2, 3]}, unfrozen_parameters=["lm_head"])
+    message = refusal(directory)
+    assert "axolotl train stage3.yml" in message and "`unfrozen_parameters` cannot be used" in message
+
+
+def test_two_chains_do_not_run_in_one_place(ground):
+    import fcntl
+
+    directory = copy(ground, "twice")
+    (directory / "pipeline").mkdir()
+    with (directory / "pipeline/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another `axolotl eeve run` is at work" in refusal(directory)
