@@ -63,3 +63,17 @@ def corpus(config: str) -> None:
         click.echo(f"queued; {output} appears when the last job has run")
     else:
         click.echo(f"{output}: see {output / 'README.md'} for what was kept, removed and chosen")
+
+
+@eeve.command()
+@click.argument("directory", type=click.Path())
+@told_plainly
+def report(directory: str) -> None:
+    """Write report and model card on the pipeline whose output is DIRECTORY, into DIRECTORY/report."""
+    from eeve_axolotl.report import write
+
+    written = write(directory)
+    for sentence in written.missing:
+        click.echo(f"missing: {sentence}")
+    click.echo(written.card)
+    click.echo(f"{written.directory}: report.html, report.md and README.md (the model card)")

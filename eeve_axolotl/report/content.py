@@ -66,7 +66,9 @@ def trains(stage: StageData) -> str:
     words = [f"{what[key]} {name}" for key, name in (("input_embeddings", "input rows"), ("output_embeddings", "output rows"))
              if what.get(key, "none") != "none"]  # fmt: skip
     if what.get("internal_layers", "frozen") != "frozen":
-        words.append({"qlora": "layers by QLoRA", "full": "all layers"}.get(what["internal_layers"], "layers"))
+        words.append(
+            {"qlora": "layers by QLoRA", "full": "all layers"}.get(what["internal_layers"], "layers")
+        )
     return ", ".join(words) or "nothing"
 
 
@@ -114,7 +116,8 @@ def new_tokens_table(evaluations: Sequence[Evaluation], name: str) -> Table | No
     if all(cell == MISSING for row in rows for cell in row[1:]):
         return None
     return Table(
-        ["model", "new tokens to predict", "predicted", "first subword instead", "new among predictions"], rows
+        ["model", "new tokens to predict", "predicted", "first subword instead", "new among predictions"],
+        rows,
     )
 
 
@@ -334,8 +337,11 @@ def _plain(value) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _without_secrets(settings: Mapping) -> dict:
-    return {key: value for key, value in settings.items() if not _SECRET.search(str(key))}
+def _without_secrets(value):
+    """The settings, nested ones too, without keys that hold credentials."""
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(each) for key, each in value.items() if not _SECRET.search(str(key))}
+    return [_without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
 def _megabytes(size: float | None) -> str:

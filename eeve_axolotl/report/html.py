@@ -74,7 +74,9 @@ def _block(block: Block, folder: Path) -> str:
         case Table():
             head = _row("th", block.head, block.left)
             rows = "\n".join(_row("td", row, block.left) for row in block.rows)
-            return f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+            return (
+                f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+            )
         case Figure():
             data = base64.b64encode((folder / block.file).read_bytes()).decode()
             return (

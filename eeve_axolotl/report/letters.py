@@ -69,7 +69,7 @@ def _characters(family: str) -> frozenset[int]:
     return _charmap(font_manager.findfont(font_manager.FontProperties(family=family)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _charmap(path: str) -> frozenset[int]:
     from matplotlib.ft2font import FT2Font
 

@@ -46,9 +46,7 @@ def _saved(path: Path, rows: int, columns: int, size: tuple[float, float], **opt
     """The axes of a figure (a list) that is saved to `path` at the end."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        rows, columns, figsize=size, layout="constrained", squeeze=False, **options
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
     yield axes.ravel().tolist()
     figure.savefig(path, metadata={"Software": None})  # the same bytes whatever matplotlib's version says
     plt.close(figure)
@@ -98,7 +96,9 @@ def _time(pipeline: Pipeline, path: Path) -> Figure | None:
         return None
     unit, name = _unit(max((stage.tokens or 0 for stage in stages), default=0))
     longest = max((stage.seconds or 0 for stage in stages), default=0)
-    clock, word = (3600, "hours") if longest >= 7200 else (60, "minutes") if longest >= 120 else (1, "seconds")
+    clock, word = (
+        (3600, "hours") if longest >= 7200 else (60, "minutes") if longest >= 120 else (1, "seconds")
+    )
     columns = (
         (f"tokens{name}", [stage.tokens and stage.tokens / unit for stage in stages], COLOURS[0], ""),
         (word, [stage.seconds and stage.seconds / clock for stage in stages], COLOURS[4], "//"),
@@ -111,7 +111,9 @@ def _time(pipeline: Pipeline, path: Path) -> Figure | None:
                     axes.text(0, place, " not known", va="center", color=_GREY, style="italic")
                 else:
                     axes.barh(place, value, 0.65, color=colour, hatch=hatch, edgecolor="white")
-                    axes.text(value, place, f" {value:,.3g}" if value < 1000 else f" {value:,.0f}", va="center")
+                    axes.text(
+                        value, place, f" {value:,.3g}" if value < 1000 else f" {value:,.0f}", va="center"
+                    )
             axes.set_xlim(0, widest * 1.18)
             axes.set_xlabel(label)
         panels[0].set_yticks(range(len(stages)), [stage.label for stage in stages])
@@ -217,7 +219,9 @@ def _apart(heights: dict[str, float], gap: float) -> dict[str, float]:
         while len(groups) > 1 and _bottom(groups[-1], heights, gap) - _top(groups[-2], heights, gap) < gap:
             groups[-2:] = [groups[-2] + groups[-1]]
     return {
-        name: _bottom(group, heights, gap) + place * gap for group in groups for place, name in enumerate(group)
+        name: _bottom(group, heights, gap) + place * gap
+        for group in groups
+        for place, name in enumerate(group)
     }
 
 
@@ -243,12 +247,14 @@ def _neighbours(pipeline: Pipeline, path: Path) -> Figure | None:
             if before and after:
                 axes.plot([before[1], after[1]], [place, place], color=_GREY, linewidth=1)
         for found, label, number in (("before", "before", 0), ("after", "after", 1)):
-            points = [
-                (pair[number + 1][1], place) for place, pair in enumerate(pairs) if pair[number + 1]
-            ]
+            points = [(pair[number + 1][1], place) for place, pair in enumerate(pairs) if pair[number + 1]]
             if points:
                 axes.scatter(
-                    *zip(*points, strict=True), color=COLOURS[number], marker=MARKERS[number], label=label, zorder=3
+                    *zip(*points, strict=True),
+                    color=COLOURS[number],
+                    marker=MARKERS[number],
+                    label=label,
+                    zorder=3,
                 )
         axes.set_yticks(range(len(pairs)), [write.token(token, ids) for token, _, _ in pairs])
         for place, (_, before, after) in enumerate(pairs):
