@@ -43,7 +43,9 @@ def write(directory: str | Path) -> Report:
     output = pipeline.directory / FOLDER
     _refuse_others(output)
     beside = pipeline.directory / f".{FOLDER}.unfinished"
-    shutil.rmtree(beside, ignore_errors=True)
+    earlier = pipeline.directory / f".{FOLDER}.earlier"
+    for left in (beside, earlier):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     beside.mkdir()
     blocks = content.blocks(pipeline, plots.draw(pipeline, beside))
     model_card = card.render(pipeline)
@@ -51,8 +53,9 @@ def write(directory: str | Path) -> Report:
     (beside / "report.html").write_text(html.render(blocks, "EEVE report", beside), encoding="utf-8")
     (beside / card.NAME).write_text(model_card, encoding="utf-8")
     if output.exists():
-        shutil.rmtree(output)
+        output.rename(earlier)
     beside.rename(output)
+    shutil.rmtree(earlier, ignore_errors=True)
     return Report(output, pipeline.missing(), card.place(pipeline, model_card))
 
 

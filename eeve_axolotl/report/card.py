@@ -121,7 +121,7 @@ def _base(pipeline: Pipeline) -> str:
 
 
 def _title(pipeline: Pipeline) -> str:
-    base, added = _base(pipeline), pipeline.new_tokens
+    base, added = _base(pipeline).split("/")[-1], pipeline.new_tokens
     return f"{base} with {added:,} new tokens" if added else f"{base} with an extended vocabulary"
 
 

@@ -168,8 +168,9 @@ class Pipeline:
             said.append("no model has been evaluated")
         else:
             there = {each.name for each in self.evaluated}
-            wanted = ("base", "extended", *(stage.label for stage in self.stages))
-            said += [f"no evaluation of {name}" for name in wanted if name not in there]
+            wanted = ("base", "extended", *(stage.label for stage in self.stages if stage.done))
+            without = [name for name in wanted if name not in there]
+            said += [f"no evaluation of {', '.join(without)}"] if without else []
             said += [
                 f"no figures of {each.name} on {name}"
                 for each in self.evaluated
@@ -231,8 +232,8 @@ def _run(entry: Mapping) -> Run:
 
 def _evaluations(directory: Path, runs: tuple[Run, ...]) -> tuple[Evaluation, ...]:
     """Evaluations by position, and an empty one for each stage without, after the stage before it."""
-    files = [_read(path) for path in sorted(directory.glob("*.json"))]
-    files.sort(key=lambda figures: (figures.get("position", float("inf")), figures.get("name", "")))
+    files = [{"name": path.stem, **_read(path)} for path in sorted(directory.glob("*.json"))]
+    files.sort(key=lambda figures: (figures.get("position", float("inf")), str(figures["name"])))
     if not files:
         return ()
     found = [Evaluation(str(figures["name"]), figures) for figures in files]

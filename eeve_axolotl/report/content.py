@@ -63,8 +63,8 @@ def trains(stage: StageData) -> str:
     what = stage.record.get("trains")
     if not what:
         return MISSING
-    words = [f"{what[key]} {name}" for key, name in (("input_embeddings", "input rows"), ("output_embeddings", "output rows"))
-             if what.get(key, "none") != "none"]  # fmt: skip
+    rows = {"input_embeddings": "input rows", "output_embeddings": "output rows"}
+    words = [f"{what[key]} {name}" for key, name in rows.items() if what.get(key, "none") != "none"]
     if what.get("internal_layers", "frozen") != "frozen":
         words.append(
             {"qlora": "layers by QLoRA", "full": "all layers"}.get(what["internal_layers"], "layers")
@@ -163,7 +163,7 @@ def _texts(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
     return [
         Heading("Held-out texts"),
         texts_table(pipeline.evaluations, pipeline.text_names),
-        *([Paragraph("Kept: the base model's bits per byte over this model's; below 100 % is a loss.")] if kept else []),
+        *([Paragraph("Kept: the base model's bits per byte over this model's; below 100% is a loss.")] if kept else []),
         *([figures["bits"]] if "bits" in figures else []),
         *([Bullets(texts)] if texts else []),
     ]  # fmt: skip
@@ -201,9 +201,8 @@ def _norms(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
 
 
 def _mean_and_spread(row: Mapping) -> str:
-    if row.get("mean_norm") is None:
-        return MISSING
-    return f"{row['mean_norm']:.4g} ± {row['std_norm']:.2g}" if row.get("std_norm") is not None else f"{row['mean_norm']:.4g}"  # fmt: skip
+    mean, spread = row.get("mean_norm"), row.get("std_norm")
+    return number(mean, ".4g") + (f" ± {spread:.2g}" if mean is not None and spread is not None else "")
 
 
 def _neighbours(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:

@@ -69,10 +69,10 @@ def _loss(pipeline: Pipeline, path: Path) -> Figure | None:
                 places, losses, color=COLOURS[number % 2], marker="." if few else None, linewidth=1.3
             )  # neighbours differ; boundaries and labels say which is which
             middle, end = (start + stage.tokens / 2) / unit, (start + stage.tokens) / unit
-            narrow = stage.tokens / total < 0.09
+            room = 100 * stage.tokens / total  # in characters of this size, about
             axes.text(
-                middle, 1.01, stage.name if narrow else stage.label, transform=top, ha="center", va="bottom",
-                fontsize=8 if narrow else 9, rotation=90 if narrow and len(stage.name) > 2 else 0,
+                middle, 1.015, stage.label if len(stage.label) < room else stage.name, transform=top,
+                ha="center", va="bottom", fontsize=9, rotation=0 if len(stage.name) < room else 90,
             )  # fmt: skip
             if number < len(stages) - 1:
                 axes.axvline(end, color=_GREY, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -115,9 +115,9 @@ def _time(pipeline: Pipeline, path: Path) -> Figure | None:
                         value, place, f" {value:,.3g}" if value < 1000 else f" {value:,.0f}", va="center"
                     )
             axes.set_xlim(0, widest * 1.18)
+            axes.set_ylim(len(stages) - 0.4, -0.6)
             axes.set_xlabel(label)
         panels[0].set_yticks(range(len(stages)), [stage.label for stage in stages])
-        panels[0].invert_yaxis()
     return Figure(
         path.name,
         "Tokens trained and wall-clock time of each stage",
@@ -183,18 +183,18 @@ def _by_model(
     for number, (name, values) in enumerate(lines.items()):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         heights = [math.nan if value is None else value for value in values]
-        axes.plot(range(len(values)), heights, color=colour, marker=marker, markersize=5.5, linewidth=1.5)
+        # Side by side where there are bars, so that one does not hide the other.
+        places = [place + (0.12 * number if spreads else 0) for place in range(len(values))]
+        axes.plot(places, heights, color=colour, marker=marker, markersize=5.5, linewidth=1.5)
         if spreads:
-            # Side by side, so that one does not hide the other.
-            places = [place + 0.08 * number for place in range(len(values))]
             errors = [value or 0 for value in spreads[name]]
             axes.errorbar(
                 places, heights, yerr=errors, fmt="none", ecolor=colour, elinewidth=0.9, capsize=2, alpha=0.7
             )
-        known = [value for value in values if value is not None]
+        known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
         if known:
-            ends[name] = (known[-1], colour)
-    axes.set_xlim(-0.3, len(evaluations) - 0.7 + 0.02)
+            ends[name] = (*known[-1], colour)
+    axes.set_xlim(-0.3, len(evaluations) - 0.7)
     names = [each.name for each in evaluations]
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     for tick, each in zip(axes.get_xticklabels(), evaluations, strict=True):
@@ -203,11 +203,11 @@ def _by_model(
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.margins(y=0.12)
     low, high = axes.get_ylim()
-    spread = _apart({name: value for name, (value, _) in ends.items()}, 0.075 * (high - low))
+    spread = _apart({name: value for name, (_, value, _) in ends.items()}, 0.075 * (high - low))
     for name, height in spread.items():
         axes.annotate(
-            name, (1, height), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
-            va="center", color=ends[name][1], fontweight="bold", annotation_clip=False,
+            name, (ends[name][0], height), xytext=(9, 0), textcoords="offset points",
+            va="center", color=ends[name][2], fontweight="bold", annotation_clip=False,
         )  # fmt: skip
 
 
@@ -246,7 +246,7 @@ def _neighbours(pipeline: Pipeline, path: Path) -> Figure | None:
         for place, (_, before, after) in enumerate(pairs):
             if before and after:
                 axes.plot([before[1], after[1]], [place, place], color=_GREY, linewidth=1)
-        for found, label, number in (("before", "before", 0), ("after", "after", 1)):
+        for number, label in enumerate(("before", "after")):
             points = [(pair[number + 1][1], place) for place, pair in enumerate(pairs) if pair[number + 1]]
             if points:
                 axes.scatter(
