@@ -72,7 +72,7 @@ def _loss(pipeline: Pipeline, path: Path) -> Figure | None:
             room = 100 * stage.tokens / total  # in characters of this size, about
             axes.text(
                 middle, 1.015, stage.label if len(stage.label) < room else stage.name, transform=top,
-                ha="center", va="bottom", fontsize=9, rotation=0 if len(stage.name) < room else 90,
+                ha="center", va="bottom", fontsize=9, rotation=90 if len(stage.name) > max(room, 2) else 0,
             )  # fmt: skip
             if number < len(stages) - 1:
                 axes.axvline(end, color=_GREY, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -207,7 +207,7 @@ def _by_model(
     for name, height in spread.items():
         axes.annotate(
             name, (ends[name][0], height), xytext=(9, 0), textcoords="offset points",
-            va="center", color=ends[name][2], fontweight="bold", annotation_clip=False,
+            va="center", color=ends[name][2], annotation_clip=False,
         )  # fmt: skip
 
 
