@@ -153,7 +153,7 @@ def evaluation(position: int) -> dict:
         "samples": [
             {
                 "prompt": "옛날에",
-                "text": f"토끼가 <{position}> | 살았어요.\nEnd",
+                "text": f"토끼가 <s> {position} | 살았어요.\nEnd",
                 "new_token_share": 0.1 * max(position, 0),
             }
         ],

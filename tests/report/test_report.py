@@ -85,7 +85,7 @@ def test_neighbours_before_and_after_keep_their_hangul(complete):
 def test_samples_cannot_break_the_table(complete):
     rows = table(markdown(complete), "model", "continuation")
     assert [row[0] for row in rows] == MODELS
-    assert rows[3][1] == r"토끼가 \<2\> \| 살았어요. ⏎ End"
+    assert rows[3][1] == r"토끼가 \<s\> 2 \| 살았어요. ⏎ End"
 
 
 def test_frozen_parts_are_unchanged_and_a_change_is_shouted(complete, tmp_path):
@@ -189,7 +189,7 @@ def test_the_page_needs_nothing_but_itself(complete):
     assert not page.tags & {"script", "link", "iframe", "object"}
     assert "url(" not in text and "@import" not in text
     assert "prefers-color-scheme: dark" in text and "@media print" in text
-    assert "▁$나무" in page.text and "토끼가 <2> | 살았어요." in page.text
+    assert "▁$나무" in page.text and "토끼가 <s> 2 | 살았어요." in page.text
 
 
 def test_written_again_it_is_the_same_bytes(complete):
