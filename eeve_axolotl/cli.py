@@ -123,5 +123,19 @@ def evaluate(model, config, texts, tokenizer, base, output, name, position) -> N
         )
 
 
+@eeve.command()
+@click.argument("directory", type=click.Path())
+@told_plainly
+def report(directory: str) -> None:
+    """Write report and model card on the pipeline whose output is DIRECTORY, into DIRECTORY/report."""
+    from eeve_axolotl.report import write
+
+    written = write(directory)
+    for sentence in written.missing:
+        click.echo(f"missing: {sentence}")
+    click.echo(written.card)
+    click.echo(f"{written.directory}: report.html, report.md and README.md (the model card)")
+
+
 if __name__ == "__main__":
     eeve()

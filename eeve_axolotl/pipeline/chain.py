@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from eeve_axolotl import report
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json, write_json
 from eeve_axolotl.pipeline import launch, summary
@@ -128,7 +129,7 @@ class Chain:
                     progress.task(task)
                     if not task.done:
                         self._do(task, progress)
-        click.echo("\n" + summary.markdown(summary.table(self.output, self.runs)))
+        self._finish()
 
     def _do(self, task: Task, progress: Progress) -> None:
         run = next((each for each in self.runs if task.name in (each.name, f"{each.name}.merge")), None)
@@ -155,6 +156,14 @@ class Chain:
             if (run.output / HISTORY).is_file():
                 shutil.copy(run.output / HISTORY, run.result / HISTORY)
             write_json(run.result / RECORD, {**record, **merged})
+
+    def _finish(self) -> None:
+        """The report, and the table that ends the command."""
+        if self.settings.evaluate:
+            written = report.write(self.output)
+            click.echo("\n" + summary.markdown(summary.table(self.output, self.runs)))
+            click.echo(f"\nreport: {written.directory / 'report.html'}")
+            click.echo(written.card)
 
     def forget_from(self, name: str) -> None:
         """Remove what stage `name` and those after it made, so that they train again."""

@@ -121,16 +121,20 @@ def test_run_again_a_finished_pipeline_does_nothing(whole):
 def half_written(path: str, without: str) -> Callable[[Path], bool]:
     """Whether some directory at `path` has something in it but not yet the file that makes it whole."""
     return lambda directory: any(
-        each.is_dir() and any(each.iterdir()) and not (each / without).exists() for each in directory.glob(path)
+        each.is_dir() and any(each.iterdir()) and not (each / without).exists()
+        for each in directory.glob(path)
     )
 
 
 MOMENTS = {
     "while a dataset is being prepared": half_written("prepared/*", without="state.json"),
-    "inside a checkpoint of stage 2": half_written("stage3/checkpoints/stage2/checkpoint-*", without="eeve_whole"),
+    "inside a checkpoint of stage 2": half_written(
+        "stage3/checkpoints/stage2/checkpoint-*", without="eeve_whole"
+    ),
     "inside a boundary": half_written("stage3/.stage1.unfinished", without="eeve_stage.json"),
     "between weights and record": lambda directory: (
-        (directory / "stage3/model.safetensors").exists() and not (directory / "stage3/eeve_stage.json").exists()
+        (directory / "stage3/model.safetensors").exists()
+        and not (directory / "stage3/eeve_stage.json").exists()
     ),
     "inside an adapter's checkpoint": half_written("stage6/checkpoint-*", without="eeve_whole"),
     "inside a merge": half_written("stage6/merged", without="model.safetensors"),

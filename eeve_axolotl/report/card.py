@@ -1,0 +1,225 @@
+"""The model card for the hub: only what the pipeline's files say. What they do not say is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from eeve_axolotl.report import markdown
+from eeve_axolotl.report.blocks import Block, Bullets, Code, Heading, Inline, Paragraph, Table
+from eeve_axolotl.report.collect import Pipeline, StageData
+from eeve_axolotl.report.content import new_tokens_table, number, texts_table, trains
+
+NAME = "README.md"
+MARKER = "<!-- Written by `axolotl eeve report`, which replaces it as long as this line is here. -->"
+_AXOLOTLS = (
+    "This model card has been generated automatically according to the information the Trainer had access to"
+)
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# Scripts that one language is written in: the new tokens' script then says which language was added.
+_LANGUAGES = {
+    "Hangul": "ko", "Hiragana": "ja", "Katakana": "ja", "Thai": "th", "Lao": "lo", "Khmer": "km", "Georgian": "ka",
+    "Armenian": "hy", "Greek": "el", "Sinhala": "si", "Tamil": "ta", "Telugu": "te", "Kannada": "kn",
+    "Malayalam": "ml", "Gujarati": "gu", "Gurmukhi": "pa", "Oriya": "or",
+}  # fmt: skip
+_LICENSE = "# license: yours to choose; the base model's licence and the data's bind it"
+_PAPER = "https://arxiv.org/abs/2402.14714"
+_BUILT_WITH = (
+    '[<img src="https://raw.githubusercontent.com/axolotl-ai-cloud/axolotl/main/image/axolotl-badge-web.png" '
+    'alt="Built with Axolotl" width="200" height="32"/>](https://github.com/axolotl-ai-cloud/axolotl)'
+)
+_CITATION = """```bibtex
+@misc{kim2024efficient,
+  title={Efficient and Effective Vocabulary Expansion Towards Multilingual Large Language Models},
+  author={Seungduk Kim and Seungtaek Choi and Myeongho Jeong},
+  year={2024},
+  eprint={2402.14714},
+  archivePrefix={arXiv},
+  primaryClass={cs.CL}
+}
+```"""
+
+
+def render(pipeline: Pipeline) -> str:
+    """The card as Markdown with its front matter."""
+    done = [stage for stage in pipeline.stages if stage.done]
+    parts = [
+        _front_matter(pipeline),
+        MARKER,
+        markdown.render([Heading(_title(pipeline), 1)]).rstrip(),
+        _BUILT_WITH,
+        _introduction(pipeline),
+        markdown.render(
+            [*_tokens(pipeline), *_stages(done), *_data(pipeline, done), *_figures(pipeline, done)]
+        ).rstrip(),
+        f"## Citation\n\nThe method is [EEVE]({_PAPER})'s:\n\n{_CITATION}",
+    ]
+    versions = _versions(done)
+    if versions:
+        parts.append(markdown.render([Heading("Versions"), versions]).rstrip())
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def place(pipeline: Pipeline, card: str) -> str:
+    """Put the card beside the weights of the last run, unless a card of someone's own is there.
+
+    Returns a sentence that says what was done.
+    """
+    if not pipeline.runs:
+        return "no card beside the weights: the pipeline has no runs"
+    last = pipeline.runs[-1]
+    if not all(stage.done for stage in last.stages):
+        return f"no card beside the weights yet: {last.name} is not done"
+    if not any(path for pattern in _WEIGHTS for path in last.result.glob(pattern)):
+        return f"no card beside the weights: there are none in {last.result}"
+    path = last.result / NAME
+    if path.is_file() and not is_generated(path):
+        return f"{path} left alone: it is your own; the new card is in the report"
+    beside = path.with_name(f".{NAME}.unfinished")
+    beside.write_text(card, encoding="utf-8")
+    beside.replace(path)
+    return f"card: {path}"
+
+
+def is_generated(path: Path) -> bool:
+    """Whether a card is one that we or Axolotl's trainer wrote, and nobody has made their own."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return MARKER in text or _AXOLOTLS in " ".join(text.split())
+
+
+def _front_matter(pipeline: Pipeline) -> str:
+    head: dict = {}
+    comments = [_LICENSE]
+    if _is_local(pipeline.base_model):
+        comments.append("# base_model: trained from a local directory; give the base model's name on the hub")
+    else:
+        head["base_model"] = pipeline.base_model
+    scripts = (pipeline.manifest.get("settings") or {}).get("script") or []
+    languages = list(dict.fromkeys(_LANGUAGES[script] for script in scripts if script in _LANGUAGES))
+    if languages:
+        head["language"] = languages
+    head |= {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["axolotl", "eeve", "vocabulary-expansion"],
+    }
+    lines = yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "\n".join(comments)
+    return f"---\n{lines}\n---"
+
+
+def _is_local(name: str) -> bool:
+    """Whether a model's name is a directory rather than `owner/name` on the hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).is_dir()
+
+
+def _base(pipeline: Pipeline) -> str:
+    """The base model's name; of a local directory its last part, since paths are of one machine only."""
+    local = _is_local(pipeline.base_model)
+    return Path(pipeline.base_model).expanduser().name if local else pipeline.base_model
+
+
+def _title(pipeline: Pipeline) -> str:
+    base, added = _base(pipeline).split("/")[-1], pipeline.new_tokens
+    return f"{base} with {added:,} new tokens" if added else f"{base} with an extended vocabulary"
+
+
+def _introduction(pipeline: Pipeline) -> str:
+    base, added = _base(pipeline), pipeline.new_tokens
+    name = base if _is_local(pipeline.base_model) else f"[{base}](https://huggingface.co/{base})"
+    what = f"its vocabulary extended by {added:,} tokens" if added else "an extended vocabulary"
+    left = [stage.name for stage in pipeline.stages if not stage.done]
+    note = f" Not trained yet: stage {', '.join(left)}." if left else ""
+    return f"{name} with {what}, trained by the stages of EEVE ([arXiv 2402.14714]({_PAPER})).{note}"
+
+
+def _tokens(pipeline: Pipeline) -> list[Block]:
+    manifest = pipeline.manifest
+    if not manifest:
+        return []
+    scripts = ", ".join((manifest.get("settings") or {}).get("script") or [])
+    items: list[Inline] = []
+    if pipeline.new_tokens is not None:
+        old, new = manifest["base_vocab_size"], manifest["vocab_size"]
+        items.append(
+            f"{new - old:,} tokens added{f' ({scripts})' if scripts else ''}: from {old:,} to {new:,}"
+        )
+    words = manifest.get("tokens_in_words") or {}
+    if words.get("base") and words.get("extended"):
+        items.append(
+            f"the words of the tokenizer's corpus take {words['base'] / words['extended']:.2f} times fewer tokens"
+        )
+    return [Heading("Tokens"), Bullets(items)] if items else []
+
+
+def _stages(done: Sequence[StageData]) -> list[Block]:
+    if not done:
+        return []
+    rows = [
+        [stage.name, trains(stage), number(stage.steps), number(stage.tokens),
+         number(stage.settings.get("learning_rate"), "g") if _is_number(stage.settings.get("learning_rate"))
+         else str(stage.settings.get("learning_rate", number(None)))]
+        for stage in done
+    ]  # fmt: skip
+    return [Heading("Stages"), Table(["stage", "trained", "steps", "tokens", "learning rate"], rows, left=2)]
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _data(pipeline: Pipeline, done: Sequence[StageData]) -> list[Block]:
+    """Data as the configs name it, with the stages that it was for."""
+    used: dict[str, list[str]] = {}
+    for source in (pipeline.manifest.get("settings") or {}).get("corpus") or []:
+        used.setdefault(_source(source), []).append("tokenizer")
+    for stage in done:
+        for key in ("datasets", "pretraining_dataset"):
+            for source in _several(stage.settings.get(key)):
+                used.setdefault(_source(source), []).append(stage.label)
+    if not used:
+        return []
+    items = [[Code(source), f": {', '.join(dict.fromkeys(users))}"] for source, users in used.items()]
+    return [Heading("Data"), Paragraph("As named in the configs."), Bullets(items)]
+
+
+def _several(value) -> list:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _source(source) -> str:
+    """A data set's name as the config has it; of an absolute path its last part."""
+    if not isinstance(source, Mapping):
+        source = {"path": source}
+    path = str(source.get("path", ""))
+    name = Path(path).name if path.startswith(("/", "~")) else path
+    more = [str(source[key]) for key in ("name", "split") if source.get(key)]
+    return f"{name} ({', '.join(more)})" if more else name
+
+
+def _figures(pipeline: Pipeline, done: Sequence[StageData]) -> list[Block]:
+    """Figures of the base, the extended model and the stages done: those that there are."""
+    shown = pipeline.evaluated
+    if not shown:
+        return []
+    names = [name for name in pipeline.text_names if any(each.text(name) for each in shown)]
+    found: list[Block] = [
+        Heading("Figures"),
+        Paragraph("On held-out texts. Bits per byte can be compared across tokenizers; lower is better."),
+        texts_table(shown, names),
+    ]
+    for name in names:
+        table = new_tokens_table(shown, name)
+        if table:
+            found += [Heading(f"New tokens in {name}", 3), table]
+    return found
+
+
+def _versions(done: Sequence[StageData]) -> Bullets | None:
+    versions: dict[str, list[str]] = {}
+    for stage in done:
+        for library, version in stage.versions.items():
+            versions.setdefault(library, []).append(str(version))
+    items = [f"{library} {', '.join(dict.fromkeys(each))}" for library, each in versions.items()]
+    return Bullets(items) if items else None

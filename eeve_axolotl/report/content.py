@@ -1,0 +1,347 @@
+"""What the report says, as blocks: sections in order, each from the data alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from eeve_axolotl.report.blocks import (
+    MISSING,
+    Block,
+    Bold,
+    Bullets,
+    Code,
+    Figure,
+    Heading,
+    Inline,
+    Listing,
+    Paragraph,
+    Table,
+)
+from eeve_axolotl.report.collect import MATRICES, Evaluation, Pipeline, StageData
+from eeve_axolotl.report.plots import before_and_after
+
+_SECRET = re.compile(r"api_?key|secret|password|(access|auth|hub|hf|wandb)_token", re.IGNORECASE)
+_SHOWN = 3  # neighbours of a token in the table
+
+
+def blocks(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+    """The whole report."""
+    sections = (
+        _summary(pipeline),
+        _stages(pipeline, figures),
+        _texts(pipeline, figures),
+        _new_tokens(pipeline),
+        _norms(pipeline, figures),
+        _neighbours(pipeline, figures),
+        _samples(pipeline),
+        _fingerprints(pipeline),
+        _tokenizer(pipeline),
+        _settings(pipeline),
+    )
+    return [block for section in sections for block in section]
+
+
+def number(value: float | None, form: str = ",") -> str:
+    """A figure, or the sign for "missing"."""
+    return MISSING if value is None else format(value, form)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 45 s, 3 min 20 s, 2 h 05 min."""
+    if seconds is None:
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def trains(stage: StageData) -> str:
+    """What a stage trains, in words."""
+    what = stage.record.get("trains")
+    if not what:
+        return MISSING
+    rows = {"input_embeddings": "input rows", "output_embeddings": "output rows"}
+    words = [f"{what[key]} {name}" for key, name in rows.items() if what.get(key, "none") != "none"]
+    if what.get("internal_layers", "frozen") != "frozen":
+        words.append(
+            {"qlora": "layers by QLoRA", "full": "all layers"}.get(what["internal_layers"], "layers")
+        )
+    return ", ".join(words) or "nothing"
+
+
+def stages_table(stages: Sequence[StageData]) -> Table:
+    """Stages with what trained, steps, tokens, time and loss."""
+    head = ["stage", "trains", "steps", "tokens", "time", "first loss", "last loss", "parameters trained",
+            "optimiser state"]  # fmt: skip
+    rows = []
+    for stage in stages:
+        losses = stage.losses or [(0, None)]
+        rows.append([
+            stage.name, trains(stage) if stage.done else "not done", number(stage.steps), number(stage.tokens),
+            duration(stage.seconds), number(losses[0][1], ".3f"), number(losses[-1][1], ".3f"),
+            number(stage.record.get("parameters_trained")), _megabytes(stage.record.get("optimizer_state_bytes")),
+        ])  # fmt: skip
+    return Table(head, rows, left=2)
+
+
+def texts_table(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Table:
+    """Bits per byte and tokens per character of each text, and how much of the base's English is kept."""
+    kept = [name for name in names if any(name in each.retention for each in evaluations)]
+    head = ["model", *(f"{name}, bits per byte" for name in names),
+            *(f"{name}, tokens per character" for name in names), *(f"{name} kept" for name in kept)]  # fmt: skip
+    rows = [
+        [
+            each.name,
+            *(number(each.text(name).get("bits_per_byte"), ".3f") for name in names),
+            *(number(each.text(name).get("tokens_per_character"), ".3f") for name in names),
+            *(number(each.retention.get(name), ".1%") for name in kept),
+        ]
+        for each in evaluations
+    ]
+    return Table(head, rows)
+
+
+def new_tokens_table(evaluations: Sequence[Evaluation], name: str) -> Table | None:
+    """How well new tokens are predicted in a text; None where no model says."""
+    rows = []
+    for each in evaluations:
+        figures = each.text(name).get("new_tokens") or {}
+        rows.append([
+            each.name, number(figures.get("targets")), number(figures.get("accuracy"), ".1%"),
+            number(figures.get("first_subword_instead"), ".1%"), number(figures.get("share_of_predictions"), ".1%"),
+        ])  # fmt: skip
+    if all(cell == MISSING for row in rows for cell in row[1:]):
+        return None
+    return Table(
+        ["model", "new tokens to predict", "predicted", "first subword instead", "new among predictions"],
+        rows,
+    )
+
+
+def _summary(pipeline: Pipeline) -> list[Block]:
+    stages, done = pipeline.stages, [stage for stage in pipeline.stages if stage.done]
+    tokens = [stage.tokens for stage in done]
+    seconds = [stage.seconds for stage in done]
+    facts = [
+        ["Base model", Code(pipeline.base_model)],
+        ["Tokenizer", Code(str(pipeline.tokenizer))],
+        ["Tokens added", number(pipeline.new_tokens)],
+        ["Stages done", f"{len(done)} of {len(stages)}"],
+        ["Tokens trained", number(sum(tokens)) if tokens and None not in tokens else MISSING],
+        ["Time trained", duration(sum(seconds)) if seconds and None not in seconds else MISSING],
+        ["Weights", Code(str(pipeline.runs[-1].result)) if pipeline.runs else MISSING],
+    ]
+    found: list[Block] = [
+        Heading("EEVE report", 1),
+        Table(["", ""], facts, left=2),
+        Paragraph(f"{MISSING} stands for what is missing: not done, not measured, or not said by any file."),
+    ]
+    missing = pipeline.missing()
+    if missing:
+        found += [Paragraph(Bold("Missing")), Bullets(missing)]
+    return found
+
+
+def _stages(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+    shown = [figures[name] for name in ("loss", "time") if name in figures]
+    return [
+        Heading("Stages"),
+        stages_table(pipeline.stages),
+        Paragraph("Tokens are steps × batch × sequence length, padding counted. Losses are the training's."),
+        *shown,
+    ]
+
+
+def _texts(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+    if not pipeline.evaluated:
+        return [Heading("Held-out texts"), Paragraph("No model has been evaluated.")]
+    texts = [[name, ": ", Code(str(path))] for name, path in pipeline.texts.items()]
+    kept = any(each.retention for each in pipeline.evaluated)
+    return [
+        Heading("Held-out texts"),
+        texts_table(pipeline.evaluations, pipeline.text_names),
+        *([Paragraph("Kept: the base model's bits per byte over this model's; below 100% is a loss.")] if kept else []),
+        *([figures["bits"]] if "bits" in figures else []),
+        *([Bullets(texts)] if texts else []),
+    ]  # fmt: skip
+
+
+def _new_tokens(pipeline: Pipeline) -> list[Block]:
+    found: list[Block] = []
+    for name in pipeline.text_names:
+        table = new_tokens_table(pipeline.evaluations, name)
+        if table:
+            found += [Heading(name, 3), table]
+    if not found:
+        return []
+    words = (
+        "Predicted: the model's first choice is the new token. First subword instead: it is the base "
+        "tokenizer's first subword of it. New among predictions: the share of all first choices that are new tokens."
+    )
+    return [Heading("New tokens"), Paragraph(words), *found]
+
+
+def _norms(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+    if "norms" not in figures:
+        return []
+    rows = [
+        [each.name, *(_mean_and_spread(each.row_norms(matrix, which)) for matrix in MATRICES for which in ("old", "new"))]
+        for each in pipeline.evaluations
+    ]  # fmt: skip
+    head = ["model", *(f"{title}, {which} rows" for title in MATRICES.values() for which in ("old", "new"))]
+    return [
+        Heading("Norms of rows"),
+        Table(head, rows),
+        Paragraph("Mean L2 norm ± standard deviation."),
+        figures["norms"],
+    ]
+
+
+def _mean_and_spread(row: Mapping) -> str:
+    mean, spread = row.get("mean_norm"), row.get("std_norm")
+    return number(mean, ".4g") + (f" ± {spread:.2g}" if mean is not None and spread is not None else "")
+
+
+def _neighbours(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+    known = [each for each in pipeline.evaluations if each.neighbours]
+    if not known:
+        return []
+    ends = before_and_after(pipeline.evaluations) or (known[0],)
+    tokens = dict.fromkeys(token for each in ends for token in each.neighbours)
+    rows = [
+        [Code(token), number(pipeline.token_ids.get(token), "d"),
+         *(_near(each.neighbours.get(token)) for each in ends)]
+        for token in tokens
+    ]  # fmt: skip
+    return [
+        Heading("Neighbours of new tokens"),
+        Table(["new token", "id", *(each.name for each in ends)], rows, left=4),
+        Paragraph("The old tokens whose input rows are nearest, with the cosine."),
+        *([figures["neighbours"]] if "neighbours" in figures else []),
+    ]
+
+
+def _near(found: Sequence | None) -> Inline:
+    if not found:
+        return MISSING
+    parts: list[str] = []
+    for token, cosine in found[:_SHOWN]:
+        parts += [", " if parts else "", Code(token), f" {cosine:.2f}"]
+    return parts
+
+
+def _samples(pipeline: Pipeline) -> list[Block]:
+    known = [each for each in pipeline.evaluations if each.samples]
+    prompts = dict.fromkeys(sample["prompt"] for each in known for sample in each.samples)
+    if not prompts:
+        return []
+    found: list[Block] = [Heading("Samples")]
+    for prompt in prompts:
+        rows = [
+            [each.name, sample["text"], number(sample.get("new_token_share"), ".0%")]
+            for each in known
+            for sample in each.samples
+            if sample["prompt"] == prompt
+        ]
+        found += [Listing(prompt), Table(["model", "continuation", "new tokens"], rows, left=2)]
+    return found
+
+
+def _fingerprints(pipeline: Pipeline) -> list[Block]:
+    rows = []
+    for stage in pipeline.stages:
+        before = stage.record.get("fingerprint_before") or {}
+        after = stage.record.get("fingerprint_after") or {}
+        moved = stage.record.get("moved") or {}
+        for block in dict.fromkeys([*before, *after]):
+            one, other = before.get(block), after.get(block)
+            same = bool(one) and one == other and not _moved(moved, block)
+            counts = stage.record.get(block) or {}
+            rows.append([
+                stage.name, block.replace("_", " "), number(counts.get("rows_frozen")),
+                number(counts.get("rows_trained")), Code(one) if one else MISSING,
+                "the same" if same else Code(other) if other else MISSING,
+                "unchanged" if same else Bold("CHANGED") if one and other else MISSING,
+            ])  # fmt: skip
+    if not rows:
+        return []
+    head = ["stage", "part", "rows frozen", "rows trained", "fingerprint before", "after", "frozen part"]
+    return [
+        Heading("Frozen rows"),
+        Paragraph("Checksums of all that a stage freezes, before its first step and after its last."),
+        Table(head, rows, left=7),
+    ]
+
+
+def _moved(moved: Mapping, block: str) -> bool:
+    """Whether anything of a block is among what moved; internal layers are listed by parameter."""
+    if block == "internal_layers":
+        return any(not name.startswith(tuple(MATRICES)) for name in moved)
+    return block in moved
+
+
+def _tokenizer(pipeline: Pipeline) -> list[Block]:
+    manifest = pipeline.manifest
+    if not manifest:
+        return []
+    settings, corpus = manifest.get("settings") or {}, manifest.get("corpus") or {}
+    words = manifest.get("tokens_in_words") or {}
+    facts = [
+        ["Base tokenizer", Code(manifest["base"]) if "base" in manifest else MISSING],
+        ["Vocabulary", f"{number(manifest.get('base_vocab_size'))} → {number(manifest.get('vocab_size'))}"],
+        ["Scripts", ", ".join(settings.get("script") or []) or MISSING],
+        ["Least count in the corpus", number(manifest.get("min_count"))],
+        ["Corpus", f"{number(corpus.get('documents'))} documents, {_megabytes(corpus.get('bytes'))}"],
+        ["Tokens in its words", f"{number(words.get('base'))} → {number(words.get('extended'))}"],
+        ["Unreachable new tokens", number(manifest.get("unreachable"))],
+    ]
+    return [Heading("Tokenizer"), Table(["", ""], facts, left=2)]
+
+
+def _settings(pipeline: Pipeline) -> list[Block]:
+    with_versions = [stage for stage in pipeline.stages if stage.versions]
+    with_settings = [stage for stage in pipeline.stages if stage.settings]
+    found: list[Block] = []
+    if with_versions:
+        found += [Heading("Versions"), *_compared([(stage.name, stage.versions) for stage in with_versions])]
+    if with_settings:
+        shown = [(stage.name, _without_secrets(stage.settings)) for stage in with_settings]
+        found += [Heading("Settings"), *_compared(shown)]
+    return found
+
+
+def _compared(columns: Sequence[tuple[str, Mapping]]) -> list[Block]:
+    """What all have in common as one table, and what differs as another with a column each."""
+    keys = dict.fromkeys(key for _, values in columns for key in values)
+    alike = [key for key in keys if len({_plain(values.get(key, MISSING)) for _, values in columns}) == 1]
+    names = ", ".join(name for name, _ in columns)
+    found: list[Block] = []
+    if alike:
+        rows = [[Code(key), Code(_plain(columns[0][1][key]))] for key in alike]
+        found.append(Table(["all stages" if len(columns) > 1 else f"stage {names}", ""], rows, left=2))
+    if len(alike) < len(keys):
+        rows = [
+            [Code(key), *(Code(_plain(values[key])) if key in values else MISSING for _, values in columns)]
+            for key in keys
+            if key not in alike
+        ]
+        found.append(Table(["", *(f"stage {name}" for name, _ in columns)], rows, left=1 + len(columns)))
+    return found
+
+
+def _plain(value) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _without_secrets(value):
+    """The settings, nested ones too, without keys that hold credentials."""
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(each) for key, each in value.items() if not _SECRET.search(str(key))}
+    return [_without_secrets(each) for each in value] if isinstance(value, list) else value
+
+
+def _megabytes(size: float | None) -> str:
+    return MISSING if size is None else f"{size / 1e6:,.2f} MB"

@@ -1,0 +1,84 @@
+"""Which characters plots can draw: a font with Hangul where one is installed, else token ids instead."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+HANGUL = 0xAC00  # 가
+PREFERRED = (
+    "Noto Sans CJK KR",
+    "Noto Sans KR",
+    "Noto Sans CJK JP",  # the same glyphs for Hangul; matplotlib sees only a collection's first face
+    "NanumGothic",
+    "Apple SD Gothic Neo",
+    "Malgun Gothic",
+    "UnDotum",
+)
+LATIN = "DejaVu Sans"  # comes with matplotlib
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The families that plots use, in order, and every character that they have."""
+
+    families: tuple[str, ...]
+    characters: frozenset[int]
+
+    def can_draw(self, text: str) -> bool:
+        """Whether no character of `text` would come out as a box."""
+        return all(ord(character) in self.characters for character in text)
+
+    def token(self, token: str, ids: Mapping[str, int]) -> str:
+        """The token itself if it can be drawn, else its id; "?" where its id is not known."""
+        if token.strip() and self.can_draw(token):
+            return token
+        return f"#{ids[token]}" if token in ids else "?"
+
+
+@functools.lru_cache(maxsize=1)
+def letters() -> Letters:
+    """The fonts of this machine."""
+    hangul = _hangul_family()
+    families = (LATIN, hangul) if hangul else (LATIN,)
+    return Letters(families, frozenset().union(*map(_characters, families)))
+
+
+def _hangul_family() -> str | None:
+    """The family of a font with U+AC00: a known one, else any; None if none is installed."""
+    from matplotlib import font_manager
+
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for path in font_manager.findSystemFonts():  # installed since matplotlib last looked
+        if path not in known:
+            _or_nothing(font_manager.fontManager.addfont, path)
+    families: dict[str, str] = {}
+    for entry in font_manager.fontManager.ttflist:
+        if not entry.name.startswith("Last Resort"):  # it has a box for every character there is
+            families.setdefault(entry.name, entry.fname)
+    for name in (*PREFERRED, *sorted(families)):
+        if name in families and HANGUL in _charmap(families[name]):
+            return name
+    return None
+
+
+def _characters(family: str) -> frozenset[int]:
+    from matplotlib import font_manager
+
+    return _charmap(font_manager.findfont(font_manager.FontProperties(family=family)))
+
+
+@functools.cache
+def _charmap(path: str) -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(_or_nothing(lambda: FT2Font(path).get_charmap()) or ())
+
+
+def _or_nothing(call: Callable, *args):
+    """What `call` returns, or None for a font file that FreeType cannot read."""
+    try:
+        return call(*args)
+    except (OSError, RuntimeError, ValueError):
+        return None
