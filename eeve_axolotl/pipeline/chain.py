@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,6 +143,11 @@ class Chain:
         log = self.output / "logs" / f"{task.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         status = self._launch(task.arguments, log, progress.step)
+        if status == -signal.SIGKILL:
+            raise EEVEError(
+                f"`axolotl {' '.join(task.arguments)}` was killed, for want of memory perhaps; run the same command "
+                f"again to go on where it was (its log: {log})"
+            )
         if status:
             raise EEVEError(f"`axolotl {' '.join(task.arguments)}` failed: {_why(log)} (all of it: {log})")
         if run and task.name == run.name:

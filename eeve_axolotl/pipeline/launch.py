@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 TRAINED = re.compile(r"'loss': '?([0-9.]+)")
@@ -21,26 +23,35 @@ def launch(arguments: list[str], log: Path, on_step: Callable[[float], None]) ->
     command = [str(Path(sys.executable).with_name("axolotl")), *arguments]
     if arguments[0] == "eeve":  # our own commands do not need Axolotl's imports
         command = [sys.executable, "-m", "eeve_axolotl.cli", *arguments[1:]]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
+    reader = threading.Thread(target=_copy, args=(process.stdout, log, on_step), daemon=True)
+    reader.start()
+    try:
+        return process.wait()
+    finally:  # also on Ctrl-C: leave no training behind, nor workers that outlived it (they hold the pipe open)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        reader.join()
+
+
+def _copy(lines: Iterable[str], log: Path, on_step: Callable[[float], None]) -> None:
+    """Copy output into the log as it comes, and tell of each loss in it."""
     with log.open("w", encoding="utf-8", errors="replace") as out:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
-        try:
-            for line in process.stdout:
-                out.write(line)
-                for loss in TRAINED.findall(line):
-                    on_step(float(loss))
-            return process.wait()
-        except BaseException:  # Ctrl-C: leave no training behind
-            process.terminate()
-            process.wait()
-            raise
+        for line in lines:
+            out.write(line)
+            out.flush()
+            for loss in TRAINED.findall(line):
+                on_step(float(loss))
 
 
 def _die_with_parent() -> None:
