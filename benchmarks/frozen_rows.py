@@ -194,9 +194,15 @@ def time_in_turn(works: dict[str, Callable[[torch.Tensor], None]], data: Iterabl
     return seconds
 
 
-def ratio(seconds: dict[str, list[float]], one: str, other: str) -> float:
-    """Median over the turns of time of `one` / time of `other`."""
-    return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+def ratio(seconds: dict[str, list[float]], one: str, other: str) -> list[float]:
+    """Time of `one` / time of `other`, turn by turn: the lower quartile, the median, the upper quartile."""
+    return statistics.quantiles((a / b for a, b in zip(seconds[one], seconds[other], strict=True)), n=4)
+
+
+def shown(quartiles: list[float]) -> str:
+    """A ratio for reading: its median, and the quartiles that say how noisy the machine was."""
+    low, middle, high = quartiles
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def bound(model: LlamaForCausalLM, start: int) -> Callable[[torch.Tensor], None]:
@@ -215,7 +221,7 @@ def bound(model: LlamaForCausalLM, start: int) -> Callable[[torch.Tensor], None]
     return work
 
 
-def measure_step_times(shape: Shape, turns: int, size: int, length: int) -> dict[int, dict[str, float]]:
+def measure_step_times(shape: Shape, turns: int, size: int, length: int) -> dict[int, dict]:
     """By stage: seconds of a step of ours, and its ratios to the others and (stages 2 and 4) to the bound."""
     model, found = shape.model(), {}
     for stage in EMBEDDING_STAGES:
@@ -232,8 +238,8 @@ def measure_step_times(shape: Shape, turns: int, size: int, length: int) -> dict
     return found
 
 
-def measure_overhead(shape: Shape, turns: int, size: int, length: int) -> float:
-    """Per cent of a step that the mechanism costs: all rows of both matrices trained through it, beside
+def measure_overhead(shape: Shape, turns: int, size: int, length: int) -> list[float]:
+    """Per cent (quartiles) of a step that the mechanism costs: all rows of both matrices trained through it, beside
     the same in plain PyTorch. The two do the same work otherwise."""
     model = shape.model()
     plain = copy.deepcopy(model)
@@ -244,7 +250,8 @@ def measure_overhead(shape: Shape, turns: int, size: int, length: int) -> float:
         OURS: ours(copy.deepcopy(model), stage=3, base=0).step,
         "plain": Trainable(plain, adamw(plain), plain.state_dict).step,
     }
-    return 100 * (ratio(time_in_turn(works, shape.batches(turns + 1, size, length)), OURS, "plain") - 1)
+    seconds = time_in_turn(works, shape.batches(turns + 1, size, length))
+    return [100 * (each - 1) for each in ratio(seconds, OURS, "plain")]
 
 
 def measure_fingerprint(gigabytes: float, dtype: torch.dtype) -> dict[str, float]:
@@ -323,14 +330,14 @@ def print_bytes(shape: Shape, measured: dict) -> None:
 def print_step_times(shape: Shape, args: argparse.Namespace, found: dict) -> None:
     print(
         f"Step time (forward, backward, AdamW), {shape.layers} layers, {shape.hidden} wide, {shape.vocab:,} "
-        f"rows of which {shape.vocab - shape.base:,} new, {args.batch} x {args.length} tokens; medians of "
-        f"{args.turns} steps run in turn. The bound is a no-grad forward of the internal layers plus the "
+        f"rows of which {shape.vocab - shape.base:,} new, {args.batch} x {args.length} tokens; medians (and "
+        f"quartiles) of {args.turns} steps run in turn. The bound is a no-grad forward of the internal layers plus the "
         "head's forward and backward, without an optimiser:\n"
     )
     lines = []
     for stage, each in found.items():
-        bound = f"{each['bound']:.2f}" if "bound" in each else ""
-        lines.append([stage, f"{each['seconds']:.3f} s", f"{each[AXOLOTL]:.2f}", f"{each[PEFT]:.2f}", bound])
+        bound = shown(each["bound"]) if "bound" in each else ""
+        lines.append([stage, f"{each['seconds']:.3f} s", shown(each[AXOLOTL]), shown(each[PEFT]), bound])
     header = ["ours / full matrix masked (Axolotl's ranges)", "ours / PEFT", "ours / bound"]
     print(table(["stage", "ours", *header], lines))
 
@@ -363,7 +370,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--timing-vocab", choices=["solar", "scaled", "both"], default="both",
         help="rows for step times: SOLAR's 40,960, or as many fewer as the model is narrower",
     )  # fmt: skip
-    parser.add_argument("--turns", type=int, default=9, help="timed steps of each method")
+    parser.add_argument("--turns", type=int, default=25, help="timed steps of each method")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--fingerprint-gb", type=float, default=1.0)
@@ -438,9 +445,9 @@ def report(where, moved, state_bytes, times, overhead, headline, headline_overhe
         "machine": machine(),
         "rows_moved": {"one process": {"adamw": by_method(moved)}},
         "optimizer_bytes": by_method(state_bytes),
-        **{f"stage{stage}_over_bound": headline[stage]["bound"] for stage in (2, 4)},
-        **{f"stage{stage}_speedup": 1 / headline[stage][AXOLOTL] for stage in (2, 4)},
-        "overhead_percent": headline_overhead,
+        **{f"stage{stage}_over_bound": headline[stage]["bound"][1] for stage in (2, 4)},
+        **{f"stage{stage}_speedup": 1 / headline[stage][AXOLOTL][1] for stage in (2, 4)},
+        "overhead_percent": headline_overhead[1],
         "step_times": times,
         "overhead_percent_by_shape": overhead,
         "fingerprint": prints,
