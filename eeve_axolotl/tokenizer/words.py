@@ -65,7 +65,6 @@ class Segmentation:
         tokens = [
             token for token in state["model"]["vocab"] if token not in added and not _BYTE.fullmatch(token)
         ]
-        #: pairs of characters that a base token holds side by side, those of letters and boundaries apart
         self._tied: set[str] | None = None
         foreign = re.compile(f"[{letters}][^{letters}]|[^{letters}{BOUNDARY}][{letters}]")
         before = {token[i - 1] for token in tokens for i in range(1, len(token)) if token[i] == BOUNDARY}
@@ -77,7 +76,6 @@ class Segmentation:
             self._tied = {token[i : i + 2] for token in tokens for i in range(len(token) - 1)}
             glued = f"(?:(?<=[{_inside(before)}]){BOUNDARY}+[^{BOUNDARY}]*)*" if before else ""
             self._chunk = re.compile(f"(?:{BOUNDARY}+[^{BOUNDARY}]*|[^{BOUNDARY}]+){glued}")
-        self._is_letter_tail = re.compile(f"[{letters}]")
 
         self._spelling = _spelling(state)
         plain = [token["content"] for token in state["added_tokens"] if _is_plain(token)]
