@@ -1,6 +1,6 @@
 """From files to a table of distinct words on disk, in bounded memory.
 
-Each file, or each part of a large one, is counted by itself: words go into a dictionary, and when that
+Each file, or each part of a large one, is counted by itself: words go into a hash table, and when that
 has grown to its share of the memory, into a Parquet file of partial counts. A part that is finished leaves
 a mark, so that a run that was killed goes on after it. In the end DuckDB, which keeps to a memory limit,
 adds the partial counts up.
@@ -16,6 +16,7 @@ words are cut), so that counts of other text or settings are never taken for the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,8 +111,6 @@ def count(
 
     Raises EEVEError for what the files raise, a full disk, or a corpus without a word of the scripts.
     """
-    if workers > 1 or engine == "ray":
-        segmentation.digest  # noqa: B018
     parts = _parts(shards, segmentation.digest, workers)
     with _disk_errors(directory):
         for name in ("words", "marks"):
@@ -147,84 +146,19 @@ def count(
 
 def count_part(part: Part, segmentation: Segmentation, directory: Path, memory: int) -> Mark:
     """Count the words of one part into `directory`, with about `memory` bytes for the counts."""
-    tally = _Tally(directory / "words" / part.id, memory, segmentation.has_letter)
+    from eeve_axolotl.tokenizer.tally import Tally
+
+    tally = Tally(segmentation, directory / "words" / part.id, memory)
     documents = size = 0
     with _disk_errors(directory):
         for text in _texts(part):
             documents += 1
             size += len(text.encode("utf-8", "surrogatepass"))
-            tally.add(segmentation.words(text), len(text))
-        tally.spill()
-        mark = Mark(part.id, str(part.shard.file), documents, size, tuple(tally.parquet))
+            tally.add(text)
+        tally.close()
+        mark = Mark(part.id, str(part.shard.file), documents, size, tuple(tally.files))
         _put(directory / "marks" / f"{part.id}.json", json.dumps(asdict(mark)))
     return mark
-
-
-class _Tally:
-    """Counts of words that go to disk when they have grown to `memory` bytes."""
-
-    # Measured in CPython 3.11: a key's share of the dictionary, its string and count, and, while spilling,
-    # its place in a list and its columns.
-    PER_WORD, PER_LETTER = 300, 6
-
-    def __init__(self, prefix: Path, memory: int, keep: Callable[[str], bool]):
-        self.prefix = prefix
-        self.memory = memory
-        self.keep = keep
-        self.parquet: list[str] = []
-        self._clear()
-
-    def _clear(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.repeats: Counter[str] = Counter()  # second and later occurrences in a document
-        self.known = self.known_entries = self.letters = 0
-
-    def add(self, words: list[str], letters: int) -> None:
-        """Count one document's words; `letters` is its length."""
-        self.counts.update(words)
-        first = set(words)
-        if len(first) < len(words):
-            self.repeats.update(_but_once(words, first))
-        self.letters += letters
-        # Measuring takes a pass over the words: done when, were all of the text new words, they would be too many.
-        entries = len(self.counts) + len(self.repeats)
-        if self.known + self.PER_WORD * (entries - self.known_entries) + self.PER_LETTER * self.letters > self.memory:
-            self.known = self.PER_WORD * entries + self.PER_LETTER * sum(map(len, self.counts))
-            self.known_entries, self.letters = entries, 0
-            if self.known > 0.9 * self.memory:
-                self.spill()
-
-    def spill(self) -> None:
-        """Write the counts, if there are any, and begin anew."""
-        import pyarrow
-        from pyarrow import parquet
-
-        words = sorted(filter(self.keep, self.counts))
-        if words:
-            counts = pyarrow.array(map(self.counts.__getitem__, words), pyarrow.int64(), size=len(words))
-            repeats = pyarrow.array(map(self.repeats.__getitem__, words), pyarrow.int64(), size=len(words))
-            table = pyarrow.table(
-                {
-                    "word": pyarrow.array(words, pyarrow.string()),
-                    "count": counts,
-                    "documents": pyarrow.compute.subtract(counts, repeats),
-                }
-            )
-            path = self.prefix.with_name(f"{self.prefix.name}-{len(self.parquet)}.parquet")
-            beside = _beside(path)
-            parquet.write_table(table, beside, compression="zstd")
-            beside.replace(path)
-            self.parquet.append(path.name)
-        self._clear()
-
-
-def _but_once(words: list[str], first: set[str]) -> Iterator[str]:
-    """The words without one occurrence of each; empties `first`, the set of them."""
-    for word in words:
-        if word in first:
-            first.remove(word)
-        else:
-            yield word
 
 
 def _texts(part: Part) -> Iterator[str]:
@@ -420,18 +354,13 @@ def _put(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-class _disk_errors:
+@contextlib.contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
     """Turns what the disk refuses into a sentence."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, OSError):
-            raise EEVEError(
-                f"{self.directory}: the counts cannot be written ({error.strerror or error}); "
-                "make room there, or set work_directory"
-            ) from None
+    try:
+        yield
+    except OSError as error:
+        raise EEVEError(
+            f"{directory}: the counts cannot be written ({error.strerror or error}); "
+            "make room there, or set work_directory"
+        ) from None

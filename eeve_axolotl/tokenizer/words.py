@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+import numpy as np
 import regex
 
 from eeve_axolotl.errors import EEVEError
@@ -56,7 +57,7 @@ class Segmentation:
         """
         self.scripts = tuple(scripts)
         self.digest = hashlib.sha256(json.dumps([_FORMAT, self.scripts, state]).encode()).hexdigest()
-        letters = letter_class(self.scripts)
+        letters = self._letters = letter_class(self.scripts)
         self._letter = re.compile(f"[{letters}]")
         # Of two boundaries or more the base makes a token of its own.
         self._span = re.compile(f"(?:(?<!{BOUNDARY}){BOUNDARY})?[{letters}]+")
@@ -65,15 +66,14 @@ class Segmentation:
         tokens = [
             token for token in state["model"]["vocab"] if token not in added and not _BYTE.fullmatch(token)
         ]
-        self._tied: set[str] | None = None
-        foreign = re.compile(f"[{letters}][^{letters}]|[^{letters}{BOUNDARY}][{letters}]")
-        before = {token[i - 1] for token in tokens for i in range(1, len(token)) if token[i] == BOUNDARY}
-        before.discard(BOUNDARY)
-        if not before and not any(map(foreign.search, tokens)):
+        foreign = re.compile(f"[{letters}][^{letters}]|[^{letters}{BOUNDARY}][{letters}]|[^{BOUNDARY}]{BOUNDARY}")
+        #: Whether a word is nothing but boundaries and then letters: no base token ties them to anything else.
+        self.exactly_spans = not any(map(foreign.search, tokens))
+        if self.exactly_spans:
             self._chunk = re.compile(f"{BOUNDARY}+[{letters}]*|[{letters}]+")
-        else:
-            # Cut where boundaries begin, and each chunk with care.
+        else:  # cut where boundaries begin, and then each chunk with care
             self._tied = {token[i : i + 2] for token in tokens for i in range(len(token) - 1)}
+            before = {left for left, right in self._tied if right == BOUNDARY} - {BOUNDARY}
             glued = f"(?:(?<=[{_inside(before)}]){BOUNDARY}+[^{BOUNDARY}]*)*" if before else ""
             self._chunk = re.compile(f"(?:{BOUNDARY}+[^{BOUNDARY}]*|[^{BOUNDARY}]+){glued}")
 
@@ -89,16 +89,23 @@ class Segmentation:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_cache": {}}
 
-    def words(self, text: str) -> list[str]:
-        """The words of a document in order, spaces spelled ▁.
+    def letters(self) -> np.ndarray:
+        """For each code point whether it is a letter of the scripts."""
+        table = np.zeros(0x110000, dtype=np.bool_)
+        everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+        table[[ord(letter) for letter in self._letter.findall(everything)]] = True
+        return table
 
-        Items without a letter of the scripts may be among them (see `has_letter`): it is quicker to
-        count them and drop the few distinct ones later.
-        """
+    def words(self, text: str) -> list[str]:
+        """The words of a document in order, spaces spelled ▁."""
         words: list[str] = []
         for piece in self.pieces(text):
-            chunks = self._chunk.findall(piece)
-            words += chunks if self._tied is None else [w for chunk in chunks for w in self._cut(chunk)]
+            chunks = self._chunk.findall(piece.replace(" ", BOUNDARY))
+            if self.exactly_spans:
+                words += filter(self.has_letter, chunks)
+            else:
+                for chunk in chunks:
+                    words += self._cut(chunk)
         return words
 
     def has_letter(self, word: str) -> bool:
@@ -110,7 +117,10 @@ class Segmentation:
         return self._span.findall(word)
 
     def pieces(self, text: str) -> list[str]:
-        """`text` as the base's model gets it: cut at its special tokens, normalized, pre-tokenized."""
+        """`text` as the base's model gets it, but with a space for each ▁.
+
+        It is cut at special tokens, normalized and pre-tokenized.
+        """
         if self._spelling is None or (self._odd and self._odd.search(text)):
             return self._read(text)
         prefix, once, unless_there = self._spelling
@@ -119,8 +129,8 @@ class Segmentation:
         for n, section in enumerate(sections):
             if not section:
                 continue
-            piece = section.replace(" ", BOUNDARY)
-            if not (once and n) and not (unless_there and piece.startswith(BOUNDARY)):
+            piece = section.replace(BOUNDARY, " ")
+            if not (once and n) and not (unless_there and piece.startswith(" ")):
                 piece = prefix + piece
             pieces.append(piece)
         return pieces
@@ -142,7 +152,7 @@ class Segmentation:
                 pieces.append(bytearray())
             pieces[-1].append(i)
             last = number
-        return [piece.decode() for piece in pieces]
+        return [piece.decode().replace(BOUNDARY, " ") for piece in pieces]
 
     def _cut(self, chunk: str) -> tuple[str, ...]:
         """A chunk's words, where base tokens tie the scripts' letters to other characters."""
@@ -197,7 +207,7 @@ def _spelling(state: dict) -> tuple[str, bool, bool] | None:
         if pre_tokenizer["split"] or pre_tokenizer["replacement"] != BOUNDARY:
             return None
         scheme = pre_tokenizer["prepend_scheme"]
-        return ("" if scheme == "never" else BOUNDARY, scheme == "first", True)
+        return ("" if scheme == "never" else " ", scheme == "first", True)
     # Gemma splits at spaces when there are none any more.
     if pre_tokenizer and not (
         pre_tokenizer["type"] == "Split"
@@ -208,7 +218,7 @@ def _spelling(state: dict) -> tuple[str, bool, bool] | None:
     if steps == [replace]:
         return ("", False, False)
     if steps == [{"type": "Prepend", "prepend": BOUNDARY}, replace]:
-        return (BOUNDARY, False, False)
+        return (" ", False, False)
     return None
 
 
