@@ -14,15 +14,16 @@ from numba import njit
 
 from eeve_axolotl.tokenizer.words import BOUNDARY, Segmentation
 
-SECTION = 1 << 20
+SECTION = 1 << 18
 """A longer document counts as several, each of so many bytes: memory is bounded by words, not by documents."""
 
-_BATCH = 4 << 20  # characters of text handed to the compiled code at once
+_BATCH = 4 << 20  # bytes of text handed to the compiled code at once
 _SEPARATOR = b"\xff"  # in no UTF-8
 _SPACE = ord(" ")
-# Bytes for a word: two to four slots of 4, five columns of 8, its letters, and, while spilling, a sorted copy.
+# Bytes for a word: two to four slots of 8, four columns of 8, its letters, and, while spilling, a sorted copy.
 _PER_WORD, _LETTERS = 150, 16
 _DONE, _FULL, _LONG = 0, 1, 2
+_BEGIN, _COUNT, _DOCUMENTS, _SECTION = range(4)  # columns: where its letters begin, counts, section last seen in
 
 
 class Tally:
@@ -37,18 +38,19 @@ class Tally:
         self.segmentation = segmentation
         self.prefix = prefix
         self.files: list[str] = []
-        self.most = max(memory // _PER_WORD, 2 * SECTION)
+        self.most = max(memory // _PER_WORD, 2 * SECTION)  # words in memory
         self.letters = segmentation.letters()
         self._batch: list[bytes] = []
-        self._size = 0
-        self._clear(min(self.most, 2 * SECTION))
+        self._size = self._section = 0
+        self._clear(2 * SECTION)
 
     def _clear(self, room: int) -> None:
-        self.slots = np.zeros(1 << (2 * room).bit_length(), dtype=np.int32)  # 1 + the word's number
-        self.offsets = np.zeros(room + 1, dtype=np.int64)
-        self.hashes, self.counts, self.documents, self.last = (np.empty(room, dtype=np.int64) for _ in range(4))
-        self.arena = np.empty(_LETTERS * room, dtype=np.uint8)  # the words, one after the other
+        """An empty table with room for so many words."""
         self.words = 0
+        # 32 bits of a word's hash and then its row + 1: a word is found with few looks into memory.
+        self._slots = np.zeros(1 << (2 * room - 1).bit_length(), dtype=np.int64)
+        self._rows = np.zeros((room + 1, 4), dtype=np.int64)
+        self._arena = np.empty(_LETTERS * room, dtype=np.uint8)  # the words, one after the other
 
     def add(self, text: str) -> None:
         """Count a document's words."""
@@ -66,37 +68,32 @@ class Tally:
         text = np.frombuffer(b"".join(self._batch), dtype=np.uint8)
         ends = np.cumsum([len(raw) for raw in self._batch])
         self._batch, self._size = [], 0
-        self.last[: self.words] = -1  # documents are numbered anew in each batch
-        # Where the compiled code stands: byte, document, section and its beginning, words.
-        state = np.array([0, 0, 0, -SECTION, self.words], dtype=np.int64)
-        while True:
-            outcome = _tally(
-                text, ends, self.letters, not self.segmentation.exactly_spans, state,
-                self.slots, self.offsets, self.hashes, self.counts, self.documents, self.last, self.arena,
-            )  # fmt: skip
+        # Where the compiled code stands: byte, document, section and where that began, words.
+        state = np.array([0, 0, self._section, -SECTION, self.words], dtype=np.int64)
+        outcome = None
+        while outcome != _DONE:
+            separated = not self.segmentation.exactly_spans
+            outcome = _tally(text, ends, self.letters, separated, state, self._slots, self._rows, self._arena)
             self.words = int(state[4])
-            if outcome == _DONE:
-                return
             if outcome == _LONG:
-                self.arena = np.resize(self.arena, 2 * len(self.arena))
-            elif len(self.counts) < self.most:
-                self._grow(min(4 * len(self.counts), self.most))
-            else:
+                self._arena = np.resize(self._arena, 2 * len(self._arena) + len(text))
+            elif outcome == _FULL and len(self._rows) <= self.most:
+                self._grow()
+            elif outcome == _FULL:
                 self._spill()
                 state[4] = 0
+        self._section = int(state[2])
 
-    def _grow(self, room: int) -> None:
-        old, n = self.__dict__.copy(), self.words
-        self._clear(room)
-        self.words = n
-        for name in ("hashes", "counts", "documents", "last"):
-            getattr(self, name)[:n] = old[name][:n]
-        self.offsets[: n + 1] = old["offsets"][: n + 1]
-        used = self.offsets[n]
-        if used > len(self.arena) // 2:
-            self.arena = np.empty(2 * len(old["arena"]), dtype=np.uint8)
-        self.arena[:used] = old["arena"][:used]
-        _fill(self.slots, self.hashes[:n])
+    def _grow(self) -> None:
+        slots, rows, arena, words = self._slots, self._rows, self._arena, self.words
+        self._clear(min(4 * (len(rows) - 1), self.most))
+        self.words = words
+        self._rows[: len(rows)] = rows
+        if len(arena) > len(self._arena):
+            self._arena = arena
+        else:
+            self._arena[: len(arena)] = arena
+        _move(slots, self._slots)
 
     def close(self) -> None:
         """Count what has been added and write what is not on disk yet."""
@@ -111,20 +108,23 @@ class Tally:
         n = self.words
         if n == 0:
             return
-        buffers = [None, pyarrow.py_buffer(self.offsets[: n + 1]), pyarrow.py_buffer(self.arena)]
-        words = pyarrow.LargeStringArray.from_buffers(n, buffers[1], buffers[2])
-        words = compute.replace_substring(words, " ", BOUNDARY)
-        columns = {"word": words, "count": self.counts[:n], "documents": self.documents[:n]}
+        begins = np.ascontiguousarray(self._rows[: n + 1, _BEGIN])
+        words = pyarrow.LargeStringArray.from_buffers(n, pyarrow.py_buffer(begins), pyarrow.py_buffer(self._arena))
+        columns = {
+            "word": compute.replace_substring(words, " ", BOUNDARY),
+            "count": np.ascontiguousarray(self._rows[:n, _COUNT]),
+            "documents": np.ascontiguousarray(self._rows[:n, _DOCUMENTS]),
+        }
         path = self.prefix.with_name(f"{self.prefix.name}-{len(self.files)}.parquet")
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         parquet.write_table(pyarrow.table(columns).sort_by("word"), beside, compression="zstd")
         beside.replace(path)
         self.files.append(path.name)
-        self._clear(len(self.counts))
+        self._clear(len(self._rows) - 1)
 
 
 @njit(nogil=True, cache=True)
-def _tally(text, ends, letters, separated, state, slots, offsets, hashes, counts, documents, last, arena):
+def _tally(text, ends, letters, separated, state, slots, rows, arena):
     """Count words from where `state` says until the text ends or there is no room for another section."""
     i, document, section, begun, n = state
     mask = len(slots) - 1
@@ -134,63 +134,71 @@ def _tally(text, ends, letters, separated, state, slots, offsets, hashes, counts
             document += 1
             begun = i - SECTION
         if i - begun >= SECTION:  # a new document or section: is there room for all its words?
-            if n + SECTION > len(counts) or offsets[n] + 2 * SECTION > len(arena):
+            if n + SECTION > len(rows) - 1 or rows[n, _BEGIN] + 2 * SECTION > len(arena):
                 outcome = _FULL
                 break
             section += 1
             begun = i
-        end = ends[document]
         start = i
-        value = np.int64(-3750763034362895579)  # FNV-1a
-        if separated:
-            while i < end and text[i] != 0xFF:
-                value = (value ^ np.int64(text[i])) * np.int64(1099511628211)
-                i += 1
-            found = i > start
-        else:
-            while i < end and text[i] == _SPACE:
-                value = (value ^ np.int64(text[i])) * np.int64(1099511628211)
-                i += 1
-            first = i
-            while i < end:
-                code, length = _character(text, i)
-                if not letters[code]:
-                    break
-                for k in range(i, i + length):
-                    value = (value ^ np.int64(text[k])) * np.int64(1099511628211)
-                i += length
-            found = i > first
+        value, found, i = _word(text, i, ends[document], letters, separated)
         if not found:
-            if i == start:
-                i += 1 if separated else _character(text, i)[1]
             continue
-        slot = (value ^ (value >> 32)) & mask
+        slot = value & mask
         while True:
-            word = slots[slot] - 1
-            if word < 0 or (hashes[word] == value and _same(text, start, i, arena, offsets[word], offsets[word + 1])):
+            row = (slots[slot] & 0xFFFFFFFF) - 1
+            if row < 0:
+                break
+            if slots[slot] >> 32 == value and _same(text, start, i, arena, rows[row, _BEGIN], rows[row + 1, _BEGIN]):
                 break
             slot = (slot + 1) & mask
-        if word < 0:
-            used = offsets[n]
-            if used + i - start > len(arena):
+        if row < 0:
+            begin = rows[n, _BEGIN]
+            end = begin + i - start
+            if end > len(arena):
                 i = start
                 outcome = _LONG
                 break
-            arena[used : used + i - start] = text[start:i]
-            word = n
+            arena[begin:end] = text[start:i]
+            row = n
             n += 1
-            offsets[n] = used + i - start
-            slots[slot] = n
-            hashes[word] = value
-            counts[word] = 0
-            documents[word] = 0
-            last[word] = -1
-        counts[word] += 1
-        if last[word] != section:
-            last[word] = section
-            documents[word] += 1
+            rows[n, _BEGIN] = end
+            slots[slot] = value << 32 | n
+            rows[row, _COUNT] = rows[row, _DOCUMENTS] = rows[row, _SECTION] = 0
+        rows[row, _COUNT] += 1
+        if rows[row, _SECTION] != section:
+            rows[row, _SECTION] = section
+            rows[row, _DOCUMENTS] += 1
     state[0], state[1], state[2], state[3], state[4] = i, document, section, begun, n
     return outcome
+
+
+@njit(nogil=True, cache=True)
+def _word(text, i, end, letters, separated):
+    """Read on from byte `i`: a word's hash (31 bits), whether there was one, and the byte after it."""
+    value = np.int64(-3750763034362895579)  # FNV-1a
+    start = i
+    if separated:
+        while i < end and text[i] != 0xFF:
+            value = (value ^ np.int64(text[i])) * np.int64(1099511628211)
+            i += 1
+        found = i > start
+        i += not found
+    else:
+        while i < end and text[i] == _SPACE:
+            value = (value ^ np.int64(text[i])) * np.int64(1099511628211)
+            i += 1
+        first = i
+        while i < end:
+            code, length = _character(text, i)
+            if not letters[code]:
+                if i == start:
+                    i += length
+                    first = i
+                break
+            value = (value ^ code) * np.int64(1099511628211)
+            i += length
+        found = i > first
+    return (value ^ value >> 32) & 0x7FFFFFFF, found, i
 
 
 @njit(nogil=True, cache=True)
@@ -222,10 +230,12 @@ def _same(text, start, stop, arena, begin, end):
 
 
 @njit(nogil=True, cache=True)
-def _fill(slots, hashes):
-    mask = len(slots) - 1
-    for n in range(len(hashes)):
-        slot = (hashes[n] ^ (hashes[n] >> 32)) & mask
-        while slots[slot]:
-            slot = (slot + 1) & mask
-        slots[slot] = n + 1
+def _move(old, new):
+    """Put the entries of one table of slots into a larger one."""
+    mask = len(new) - 1
+    for entry in old:
+        if entry:
+            slot = (entry >> 32) & mask
+            while new[slot]:
+                slot = (slot + 1) & mask
+            new[slot] = entry

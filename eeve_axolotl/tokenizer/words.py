@@ -26,8 +26,8 @@ _FORMAT = 1  # raise it when words are cut differently: counts on disk are then 
 
 
 @lru_cache
-def letter_class(scripts: tuple[str, ...]) -> str:
-    """The letters of Unicode `scripts` as the inside of a character class.
+def letter_ranges(scripts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """The letters of Unicode `scripts`: first and last of each range.
 
     Raises EEVEError for a script that Unicode does not know.
     """
@@ -40,8 +40,8 @@ def letter_class(scripts: tuple[str, ...]) -> str:
             raise EEVEError(
                 f"script: {script} is not a Unicode script; use names such as Hangul, Greek, Thai or Han"
             ) from None
-        ranges += [f"{re.escape(run[0][0])}-{re.escape(run[0][-1])}" for run in runs]
-    return "".join(ranges)
+        ranges += [(run[0][0], run[0][-1]) for run in runs]
+    return tuple(ranges)
 
 
 class Segmentation:
@@ -57,7 +57,9 @@ class Segmentation:
         """
         self.scripts = tuple(scripts)
         self.digest = hashlib.sha256(json.dumps([_FORMAT, self.scripts, state]).encode()).hexdigest()
-        letters = self._letters = letter_class(self.scripts)
+        letters = "".join(
+            f"{re.escape(first)}-{re.escape(last)}" for first, last in letter_ranges(self.scripts)
+        )
         self._letter = re.compile(f"[{letters}]")
         # Of two boundaries or more the base makes a token of its own.
         self._span = re.compile(f"(?:(?<!{BOUNDARY}){BOUNDARY})?[{letters}]+")
@@ -92,8 +94,8 @@ class Segmentation:
     def letters(self) -> np.ndarray:
         """For each code point whether it is a letter of the scripts."""
         table = np.zeros(0x110000, dtype=np.bool_)
-        everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
-        table[[ord(letter) for letter in self._letter.findall(everything)]] = True
+        for first, last in letter_ranges(self.scripts):
+            table[ord(first) : ord(last) + 1] = True
         return table
 
     def words(self, text: str) -> list[str]:
