@@ -54,13 +54,17 @@ def count_tokens(state: dict, table: WordTable) -> Counter[str]:
     For tokens with a letter of the target scripts this is how often the corpus has them. Memory is
     bounded by a batch of the table.
     """
-    tokenizer = model_of(state)
-    names = {i: token for token, i in tokenizer.get_vocab().items()}
+    return tokens_of(model_of(state), table)
+
+
+def tokens_of(model: Tokenizer, table: WordTable) -> Counter[str]:
+    """The same for a bare model, as `model_of` makes it."""
+    names = {i: token for token, i in model.get_vocab().items()}
     totals = np.zeros(max(names) + 1, dtype=np.int64)
     for words, counts in table.batches():
-        ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(words, add_special_tokens=False)]
+        ids = [encoding.ids for encoding in model.encode_batch_fast(words, add_special_tokens=False)]
         weights = np.repeat(np.array(counts, dtype=np.int64), [len(each) for each in ids])
-        np.add.at(totals, np.fromiter(chain.from_iterable(ids), dtype=np.int64), weights)
+        np.add.at(totals, np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=len(weights)), weights)
     return Counter({names[i]: int(totals[i]) for i in np.flatnonzero(totals)})
 
 

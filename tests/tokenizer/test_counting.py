@@ -14,7 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+import regex
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from tokenizers import Tokenizer
@@ -22,8 +23,8 @@ from tokenizers import Tokenizer
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import counting, tally
-from eeve_axolotl.tokenizer.base import extended_state
-from eeve_axolotl.tokenizer.select import count_tokens
+from eeve_axolotl.tokenizer.base import extended_state, model_of
+from eeve_axolotl.tokenizer.select import count_tokens, tokens_of
 from eeve_axolotl.tokenizer.words import Segmentation
 from tests.conftest import corpus
 
@@ -60,23 +61,28 @@ def expected(texts: list[str], segmentation: Segmentation) -> list[dict]:
 
 
 def with_letters(counts: Counter, script: str = "Hangul") -> dict:
-    letter = Segmentation({"model": {"vocab": {}}, "added_tokens": [], "normalizer": None, "pre_tokenizer": None}, [script])
-    return {token: n for token, n in counts.items() if letter.has_letter(token)}
+    return {token: n for token, n in counts.items() if regex.search(rf"\p{{Script={script}}}", token)}
 
 
 def re_encoded(state: dict, new: list[str], texts: list[str]) -> Counter:
     """What the whole extended tokenizer makes of the whole corpus."""
-    tokenizer = Tokenizer.from_str(json.dumps(extended_state(state, new, len(state["model"]["vocab"]))))
-    counts = Counter()
-    for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
-        counts.update(encoding.tokens)
-    return counts
+    return tokens_in(Tokenizer.from_str(json.dumps(extended(state, new))), texts)
+
+
+def tokens_in(tokenizer: Tokenizer, texts: list[str]) -> Counter:
+    return Counter(
+        token for encoding in tokenizer.encode_batch(texts, add_special_tokens=False) for token in encoding.tokens
+    )
+
+
+def extended(state: dict, new: list[str]) -> dict:
+    return extended_state(state, new, len(state["model"]["vocab"]))
 
 
 def from_words(state: dict, new: list[str], texts: list[str], segmentation: Segmentation, directory: Path) -> Counter:
     path = write(directory / "texts.jsonl", [text for text in texts if text] or ["가"])
     counted = counting.count(Source(path=str(path)).shards(), segmentation, directory / "work")
-    return count_tokens(extended_state(state, new, len(state["model"]["vocab"])), counted)
+    return count_tokens(extended(state, new), counted)
 
 
 @pytest.fixture(scope="session")
@@ -114,12 +120,21 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(PIECES | st.text(max_size=4), max_size=25).map("".join)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="session")
+def with_new(state) -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(extended(state, NEW)))
+
+
+@pytest.fixture(scope="session")
+def model_with_new(state) -> Tokenizer:
+    return model_of(extended(state, NEW))
+
+
+@settings(max_examples=1500, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
-def test_random_text_counts_equal_re_encoding_it(texts, state, segmentation):
+def test_random_text_counts_equal_re_encoding_it(texts, segmentation, with_new, model_with_new):
     words = Counter(word for text in texts for word in segmentation.words(text))
-    extended = extended_state(state, NEW, len(state["model"]["vocab"]))
-    assert with_letters(count_tokens(extended, InMemory(words))) == with_letters(re_encoded(state, NEW, texts))
+    assert with_letters(tokens_of(model_with_new, InMemory(words))) == with_letters(tokens_in(with_new, texts))
 
 
 class InMemory:
@@ -132,7 +147,7 @@ class InMemory:
         yield list(self.words), list(self.words.values())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=8))
 def test_compiled_counts_equal_python_counts(texts, segmentation, tmp_path_factory):
     directory = tmp_path_factory.mktemp("tally")
