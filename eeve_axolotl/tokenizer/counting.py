@@ -270,7 +270,9 @@ def _on_ray(parts, segmentation, directory, memory, workers) -> Iterator[Mark]:
     try:
         import ray
     except ImportError:
-        raise EEVEError("engine: ray needs Ray; pip install 'eeve-axolotl[ray]', or set engine: local") from None
+        raise EEVEError(
+            "engine: ray needs Ray; pip install 'eeve-axolotl[ray]', or set engine: local"
+        ) from None
     started = not ray.is_initialized()
     if started:
         ray.init(log_to_driver=False, include_dashboard=False)

@@ -59,13 +59,15 @@ def count_tokens(state: dict, table: WordTable) -> Counter[str]:
 
 def tokens_of(model: Tokenizer, table: WordTable) -> Counter[str]:
     """The same for a bare model, as `model_of` makes it."""
-    names = {i: token for token, i in model.get_vocab().items()}
-    totals = np.zeros(max(names) + 1, dtype=np.int64)
+    totals = np.zeros(model.get_vocab_size(), dtype=np.int64)
     for words, counts in table.batches():
         ids = [encoding.ids for encoding in model.encode_batch_fast(words, add_special_tokens=False)]
         weights = np.repeat(np.array(counts, dtype=np.int64), [len(each) for each in ids])
-        np.add.at(totals, np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=len(weights)), weights)
-    return Counter({names[i]: int(totals[i]) for i in np.flatnonzero(totals)})
+        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=len(weights))
+        if flat.max(initial=0) >= len(totals):  # ids need not be without gaps
+            totals = np.pad(totals, (0, flat.max() + 1 - len(totals)))
+        np.add.at(totals, flat, weights)
+    return Counter({model.id_to_token(int(i)): int(totals[i]) for i in np.flatnonzero(totals)})
 
 
 def select(
@@ -111,7 +113,9 @@ def select(
         surplus = max(len(chosen) - len(rare) - (new_tokens or len(chosen)), 0)
         # Step by step, the least useful first, counted anew each time: what a dropped token covered goes to
         # its parts, which may then be frequent enough.
-        ranked = sorted(chosen, key=lambda token: (token not in rare, _worth(token, counts, letters), -order[token]))
+        ranked = sorted(
+            chosen, key=lambda token: (token not in rare, _worth(token, counts, letters), -order[token])
+        )
         dropped = set(ranked[: _step(len(rare) + surplus)])
         selection.rounds.append({"round": number, "tokens": len(tokens), "dropped": len(dropped)})
         LOG.info("round %d: %s tokens, %s dropped", number, f"{len(tokens):,}", f"{len(dropped):,}")

@@ -23,7 +23,9 @@ _SPACE = ord(" ")
 # Bytes for a word: two to four slots of 8, four columns of 8, its letters, and, while spilling, a sorted copy.
 _PER_WORD, _LETTERS = 150, 16
 _DONE, _FULL, _LONG = 0, 1, 2
-_BEGIN, _COUNT, _DOCUMENTS, _SECTION = range(4)  # columns: where its letters begin, counts, section last seen in
+_BEGIN, _COUNT, _DOCUMENTS, _SECTION = range(
+    4
+)  # columns: where its letters begin, counts, section last seen in
 
 
 class Tally:
@@ -38,17 +40,17 @@ class Tally:
         self.segmentation = segmentation
         self.prefix = prefix
         self.files: list[str] = []
-        self.most = max(memory // _PER_WORD, 2 * SECTION)  # words in memory
+        self.most = memory // _PER_WORD  # words in memory, or those of one section
         self.letters = segmentation.letters()
         self._batch: list[bytes] = []
         self._size = self._section = 0
-        self._clear(2 * SECTION)
+        self._clear(min(self.most, SECTION))
 
     def _clear(self, room: int) -> None:
         """An empty table with room for so many words."""
         self.words = 0
         # 32 bits of a word's hash and then its row + 1: a word is found with few looks into memory.
-        self._slots = np.zeros(1 << (2 * room - 1).bit_length(), dtype=np.int64)
+        self._slots = np.zeros(1 << (2 * room + 1).bit_length(), dtype=np.int64)
         self._rows = np.zeros((room + 1, 4), dtype=np.int64)
         self._arena = np.empty(_LETTERS * room, dtype=np.uint8)  # the words, one after the other
 
@@ -57,7 +59,9 @@ class Tally:
         if self.segmentation.exactly_spans:
             raw = "\n".join(self.segmentation.pieces(text)).encode("utf-8", "surrogatepass")
         else:
-            raw = _SEPARATOR.join(word.encode("utf-8", "surrogatepass") for word in self.segmentation.words(text))
+            raw = _SEPARATOR.join(
+                word.encode("utf-8", "surrogatepass") for word in self.segmentation.words(text)
+            )
         if raw:
             self._batch.append(raw)
             self._size += len(raw)
@@ -68,8 +72,8 @@ class Tally:
         text = np.frombuffer(b"".join(self._batch), dtype=np.uint8)
         ends = np.cumsum([len(raw) for raw in self._batch])
         self._batch, self._size = [], 0
-        # Where the compiled code stands: byte, document, section and where that began, words.
-        state = np.array([0, 0, self._section, -SECTION, self.words], dtype=np.int64)
+        # Where the compiled code stands: byte, document, section and where that began, words, words to make room for.
+        state = np.array([0, 0, self._section, -SECTION, self.words, 0], dtype=np.int64)
         outcome = None
         while outcome != _DONE:
             separated = not self.segmentation.exactly_spans
@@ -77,16 +81,16 @@ class Tally:
             self.words = int(state[4])
             if outcome == _LONG:
                 self._arena = np.resize(self._arena, 2 * len(self._arena) + len(text))
-            elif outcome == _FULL and len(self._rows) <= self.most:
-                self._grow()
-            elif outcome == _FULL:
+            elif outcome == _FULL and self.words and len(self._rows) > self.most:
                 self._spill()
                 state[4] = 0
+            elif outcome == _FULL:
+                self._grow(max(min(4 * len(self._rows), self.most), int(state[5])))
         self._section = int(state[2])
 
-    def _grow(self) -> None:
+    def _grow(self, room: int) -> None:
         slots, rows, arena, words = self._slots, self._rows, self._arena, self.words
-        self._clear(min(4 * (len(rows) - 1), self.most))
+        self._clear(room)
         self.words = words
         self._rows[: len(rows)] = rows
         if len(arena) > len(self._arena):
@@ -109,7 +113,9 @@ class Tally:
         if n == 0:
             return
         begins = np.ascontiguousarray(self._rows[: n + 1, _BEGIN])
-        words = pyarrow.LargeStringArray.from_buffers(n, pyarrow.py_buffer(begins), pyarrow.py_buffer(self._arena))
+        words = pyarrow.LargeStringArray.from_buffers(
+            n, pyarrow.py_buffer(begins), pyarrow.py_buffer(self._arena)
+        )
         columns = {
             "word": compute.replace_substring(words, " ", BOUNDARY),
             "count": np.ascontiguousarray(self._rows[:n, _COUNT]),
@@ -126,7 +132,7 @@ class Tally:
 @njit(nogil=True, cache=True)
 def _tally(text, ends, letters, separated, state, slots, rows, arena):
     """Count words from where `state` says until the text ends or there is no room for another section."""
-    i, document, section, begun, n = state
+    i, document, section, begun, n, _ = state
     mask = len(slots) - 1
     outcome = _DONE
     while i < len(text):
@@ -134,7 +140,9 @@ def _tally(text, ends, letters, separated, state, slots, rows, arena):
             document += 1
             begun = i - SECTION
         if i - begun >= SECTION:  # a new document or section: is there room for all its words?
-            if n + SECTION > len(rows) - 1 or rows[n, _BEGIN] + 2 * SECTION > len(arena):
+            ahead = min(SECTION, ends[document] - i)
+            if n + ahead // 2 + 1 > len(rows) - 1 or rows[n, _BEGIN] + ahead > len(arena):
+                state[5] = n + ahead // 2 + 1
                 outcome = _FULL
                 break
             section += 1
@@ -148,7 +156,9 @@ def _tally(text, ends, letters, separated, state, slots, rows, arena):
             row = (slots[slot] & 0xFFFFFFFF) - 1
             if row < 0:
                 break
-            if slots[slot] >> 32 == value and _same(text, start, i, arena, rows[row, _BEGIN], rows[row + 1, _BEGIN]):
+            if slots[slot] >> 32 == value and _same(
+                text, start, i, arena, rows[row, _BEGIN], rows[row + 1, _BEGIN]
+            ):
                 break
             slot = (slot + 1) & mask
         if row < 0:

@@ -68,7 +68,9 @@ class Segmentation:
         tokens = [
             token for token in state["model"]["vocab"] if token not in added and not _BYTE.fullmatch(token)
         ]
-        foreign = re.compile(f"[{letters}][^{letters}]|[^{letters}{BOUNDARY}][{letters}]|[^{BOUNDARY}]{BOUNDARY}")
+        foreign = re.compile(
+            f"[{letters}][^{letters}]|[^{letters}{BOUNDARY}][{letters}]|[^{BOUNDARY}]{BOUNDARY}"
+        )
         #: Whether a word is nothing but boundaries and then letters: no base token ties them to anything else.
         self.exactly_spans = not any(map(foreign.search, tokens))
         if self.exactly_spans:
@@ -236,4 +238,6 @@ def _reader(state: dict) -> str:
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": True, "ignore_merges": False,
         "vocab": vocab, "merges": [],
     }  # fmt: skip
-    return json.dumps({**state, "added_tokens": added, "post_processor": None, "decoder": None, "model": model})
+    return json.dumps(
+        {**state, "added_tokens": added, "post_processor": None, "decoder": None, "model": model}
+    )
