@@ -34,7 +34,7 @@ class Selection:
 
 
 def train_intermediate(table: WordTable, vocab_size: int) -> list[str]:
-    """Tokens of a BPE tokenizer of `vocab_size` trained on the table's words, characters first, then in merge order (step 1)."""
+    """Tokens of a BPE tokenizer of `vocab_size` trained on the table's words (step 1): characters, then merges in order."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = WhitespaceSplit()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False)

@@ -80,7 +80,8 @@ def expected(texts: list[str], segmentation: Segmentation) -> list[dict]:
 
 
 def with_letters(counts: Counter, script: str = "Hangul") -> dict:
-    return {token: n for token, n in counts.items() if regex.search(rf"\p{{Script={script}}}", token)}
+    letter = regex.compile(rf"\p{{Script={script}}}")
+    return {token: n for token, n in counts.items() if letter.search(token) and not token.startswith("<0x")}
 
 
 def re_encoded(state: dict, new: list[str], texts: list[str]) -> Counter:
@@ -178,7 +179,7 @@ class InMemory:
 @given(texts=st.lists(TEXTS, min_size=1, max_size=8))
 def test_compiled_counts_equal_python_counts(texts, segmentation, tmp_path_factory):
     directory = tmp_path_factory.mktemp("tally")
-    counted = tally.Tally(segmentation, directory / "part", 0)
+    counted = tally.Tally(segmentation, directory / "part", 1_000_000)
     for text in texts:
         counted.add(text)
     counted.close()
@@ -311,7 +312,7 @@ def right(texts, segmentation) -> list[dict]:
     return expected([text for text in texts if text], segmentation)
 
 
-@pytest.mark.parametrize("memory", [0, 10_000, 1_000_000])
+@pytest.mark.parametrize("memory", [0, 100_000, 100_000_000])
 def test_spilled_counts_equal_those_in_memory(memory, texts, right, segmentation, tmp_path):
     counted = tally.Tally(segmentation, tmp_path / "part", memory)
     for text in texts:
@@ -326,7 +327,7 @@ def test_spilled_counts_equal_those_in_memory(memory, texts, right, segmentation
             entry[0] += row["count"]
             entry[1] += row["documents"]
     assert [{"word": w, "count": c, "documents": d} for w, (c, d) in sorted(sums.items())] == right
-    assert len(counted.files) > 50 if memory < 1_000_000 else len(counted.files) == 1
+    assert len(counted.files) > 10 if memory < 1_000_000 else len(counted.files) == 1
 
 
 def test_documents_longer_than_a_section_and_words_longer_than_the_arena(segmentation, tmp_path):
