@@ -6,6 +6,7 @@ import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,11 +16,15 @@ from eeve_axolotl.logs import logger
 from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
+from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
-from eeve_axolotl.tokenizer.words import count_words
+from eeve_axolotl.tokenizer.words import Segmentation
 from eeve_axolotl.vocabulary import MANIFEST
 
 LOG = logger("tokenizer")
+
+# Settings that change nothing in the tokenizer: the manifest is the same without them.
+_WHERE_AND_HOW = {"output", "overwrite", "memory_mb", "workers", "engine", "work_directory", "keep_work"}
 
 
 class TokenizerSettings(Settings):
@@ -55,6 +60,22 @@ class TokenizerSettings(Settings):
     max_rounds: int = Field(default=100, gt=0)
     """Cap on rounds of counting (card, step 7)."""
 
+    memory_mb: int = Field(default=4_000, ge=100)
+    """Memory for counting the corpus's words, all processes together; more words than fit go to disk."""
+
+    workers: int = Field(default=1, gt=0)
+    """How many processes count at once."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Where they run: this machine, or the Ray cluster that RAY_ADDRESS names (it must share the files)."""
+
+    work_directory: str | None = None
+    """Where counts are kept while they are made, and found again after a run that was killed; beside `output`
+    unless given."""
+
+    keep_work: bool = False
+    """Keep the counts after success, for another build from the same corpus."""
+
     @field_validator("script", mode="before")
     @classmethod
     def _one_or_several(cls, value):
@@ -85,25 +106,24 @@ def build(settings: TokenizerSettings) -> dict:
         raise EEVEError(f"output {output} exists; choose another directory, or set overwrite: true")
     base = bases.load(settings.base)
     shards = [shard for source in settings.corpus for shard in source.shards()]
-    size = {"documents": 0, "bytes": 0}
-
-    def texts():
-        for shard in shards:
-            for document in shard.documents():
-                size["documents"] += 1
-                size["bytes"] += len(document.text.encode())
-                yield document.text
-
-    words = count_words(texts(), settings.script)
-    threshold = settings.threshold(size["bytes"])
+    state = json.loads(base.backend_tokenizer.to_str())
+    work = Path(settings.work_directory or output.with_name(f".{output.name}.work"))
+    table = count(
+        shards,
+        Segmentation(state, settings.script),
+        work,
+        memory_mb=settings.memory_mb,
+        workers=settings.workers,
+        engine=settings.engine,
+    )
+    threshold = settings.threshold(table.bytes)
     LOG.info(
         "corpus: %s documents, %.1f MB, %s distinct words; tokens seen less than %s times are dropped",
-        f"{size['documents']:,}", size["bytes"] / 1e6, f"{len(words):,}", f"{threshold:,}",
+        f"{table.documents:,}", table.bytes / 1e6, f"{table.distinct:,}", f"{threshold:,}",
     )  # fmt: skip
-    state = json.loads(base.backend_tokenizer.to_str())
     selection = select(
         state,
-        words,
+        table,
         first_id=len(base),
         new_tokens=settings.new_tokens,
         intermediate_vocab_size=settings.intermediate_vocab_size,
@@ -111,14 +131,19 @@ def build(settings: TokenizerSettings) -> dict:
         max_rounds=settings.max_rounds,
     )
     extended = bases.extended_state(state, selection.tokens, len(base))
-    before, after = (sum(count_tokens(each, words).values()) for each in (state, extended))
+    before, after = (sum(count_tokens(each, table).values()) for each in (state, extended))
     manifest = {
         "base": settings.base,
         "base_sha256": bases.identity(base),
         "base_vocab_size": len(base),
         "vocab_size": len(base) + len(selection.tokens),
-        "settings": settings.model_dump(exclude={"output", "overwrite"}),
-        "corpus": {**size, "files": len(shards), "distinct_words": len(words)},
+        "settings": settings.model_dump(exclude=_WHERE_AND_HOW),
+        "corpus": {
+            "documents": table.documents,
+            "bytes": table.bytes,
+            "files": table.files,
+            "distinct_words": table.distinct,
+        },
         "min_count": threshold,
         "tokens_in_words": {"base": before, "extended": after},
         "rounds": selection.rounds,
@@ -127,6 +152,8 @@ def build(settings: TokenizerSettings) -> dict:
         "counts": selection.counts,
     }
     _write(output, base, extended, manifest)
+    if not settings.keep_work:
+        shutil.rmtree(work)
     return manifest
 
 

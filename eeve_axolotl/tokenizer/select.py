@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 
+import numpy as np
 from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer.base import extended_state, model_of
+from eeve_axolotl.tokenizer.counting import WordTable
 from eeve_axolotl.tokenizer.words import BOUNDARY
 
 LOG = logger("tokenizer")
@@ -30,40 +33,46 @@ class Selection:
     rounds: list[dict] = field(default_factory=list)
 
 
-def train_intermediate(words: Counter[str], vocab_size: int) -> list[str]:
-    """Tokens of a BPE tokenizer of `vocab_size` trained on `words`, characters first, then in merge order (step 1)."""
+def train_intermediate(table: WordTable, vocab_size: int) -> list[str]:
+    """Tokens of a BPE tokenizer of `vocab_size` trained on the table's words (step 1): characters, then merges in order."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = WhitespaceSplit()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False)
     # The trainer counts words itself: give each as often as it occurs, in lines of bounded length.
     lines = (
         " ".join([word] * min(1000, count - n))
-        for word, count in sorted(words.items())
+        for word, count in table.spans()
         for n in range(0, count, 1000)
     )
     tokenizer.train_from_iterator(lines, trainer)
     return [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])]
 
 
-def count_tokens(state: dict, words: Counter[str]) -> Counter[str]:
-    """How often each token of the tokenizer `state` occurs in `words`, as it really segments them."""
-    tokenizer = model_of(state)
-    names = {i: token for token, i in tokenizer.get_vocab().items()}
-    counts: Counter[int] = Counter()
-    distinct = list(words)
-    for start in range(0, len(distinct), 100_000):
-        batch = distinct[start : start + 100_000]
-        for word, encoding in zip(
-            batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True
-        ):
-            for i in encoding.ids:
-                counts[i] += words[word]
-    return Counter({names[i]: count for i, count in counts.items()})
+def count_tokens(state: dict, table: WordTable) -> Counter[str]:
+    """How often each token of the tokenizer `state` occurs in the table's words, as it really segments them.
+
+    For tokens with a letter of the target scripts this is how often the corpus has them. Memory is
+    bounded by a batch of the table.
+    """
+    return tokens_of(model_of(state), table)
+
+
+def tokens_of(model: Tokenizer, table: WordTable) -> Counter[str]:
+    """The same for a bare model, as `model_of` makes it."""
+    totals = np.zeros(model.get_vocab_size(), dtype=np.int64)
+    for words, counts in table.batches():
+        ids = [encoding.ids for encoding in model.encode_batch_fast(words, add_special_tokens=False)]
+        weights = np.repeat(np.array(counts, dtype=np.int64), [len(each) for each in ids])
+        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=len(weights))
+        if flat.max(initial=0) >= len(totals):  # ids need not be without gaps
+            totals = np.pad(totals, (0, flat.max() + 1 - len(totals)))
+        np.add.at(totals, flat, weights)
+    return Counter({model.id_to_token(int(i)): int(totals[i]) for i in np.flatnonzero(totals)})
 
 
 def select(
     state: dict,
-    words: Counter[str],
+    table: WordTable,
     *,
     first_id: int,
     new_tokens: int | None,
@@ -82,15 +91,15 @@ def select(
     """
     base = state["model"]["vocab"]
     letters = Counter()
-    for word, count in words.items():
-        for letter in word.lstrip(BOUNDARY):
+    for span, count in table.spans():
+        for letter in span.lstrip(BOUNDARY):
             letters[letter] += count
     frequent = [
         letter for letter, count in letters.most_common() if letter not in base and count >= min_count
     ]
     candidates = [
         token
-        for token in train_intermediate(words, intermediate_vocab_size)
+        for token in train_intermediate(table, intermediate_vocab_size)
         if token not in base and len(token) > 1
     ]
     order = {token: n for n, token in enumerate(frequent + candidates)}  # letters first: merges need them
@@ -98,7 +107,7 @@ def select(
     selection = Selection([], {})
     for number in range(1, max_rounds + 1):
         tokens = sorted(chosen, key=order.__getitem__)
-        counts = count_tokens(extended_state(state, tokens, first_id), words)
+        counts = count_tokens(extended_state(state, tokens, first_id), table)
         # A letter is kept while the corpus has it often enough, whether or not it stands alone in a token now.
         rare = {token for token in tokens if counts[token] < max(min_count, 1)} - set(frequent)
         surplus = max(len(chosen) - len(rare) - (new_tokens or len(chosen)), 0)
