@@ -137,6 +137,12 @@ def check_inputs(cfg: Mapping) -> None:
             f"tokenizer_config {tokenizer} does not exist; build it with `axolotl eeve tokenizer`, or give the "
             "directory of an extended tokenizer"
         )
+    evaluate = (cfg.get("eeve") or {}).get("evaluate") or {}
+    for name, path in (evaluate.get("texts") or {}).items():
+        if not Path(path).is_file():
+            raise EEVEError(
+                f"eeve.evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
+            )
     for key in ("datasets", "pretraining_dataset"):
         entries = cfg.get(key) or []
         for entry in [entries] if isinstance(entries, Mapping | str) else entries:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from eeve_axolotl.stages import STAGES, Layers
-from tests.conftest import ROOT
+from tests.conftest import ROOT, corpus
 
 RECIPES = {number: ROOT / "examples" / f"stage{number}.yml" for number in STAGES}
 
@@ -103,3 +103,51 @@ def test_a_recipe_passes_axolotls_own_validation_with_the_plugin(number, tmp_pat
     assert checked.eeve.stage == number
     wanted = ["embed_tokens", "lm_head"] if number == 6 else None
     assert checked.lora_modules_to_save == wanted
+
+
+def test_the_run_of_five_stages_is_stage_five_but_for_its_beginning_and_its_schedule():
+    five, schedule = read(RECIPES[5]), read(ROOT / "examples" / "stages1to5.yml")
+    assert {key for key in {*five, *schedule} if five.get(key) != schedule.get(key)} == {"base_model", "eeve"}
+    assert schedule["eeve"]["stages"] == [1, 2, 3, 4, 5]
+    assert schedule["base_model"] == read(RECIPES[1])["base_model"]
+
+
+@pytest.mark.parametrize("folder", ["examples", "examples/demo"])
+def test_a_pipelines_runs_are_a_chain(folder, monkeypatch):
+    from eeve_axolotl.pipeline.runs import Run, check_chain
+    from eeve_axolotl.pipeline.settings import PipelineSettings
+    from eeve_axolotl.settings import read_yaml
+
+    monkeypatch.chdir(ROOT)
+    settings = read_yaml(f"{folder}/pipeline.yml", PipelineSettings)
+    runs = [Run.read(each) for each in settings.runs]
+    check_chain(runs)
+    assert [each.name for run in runs for each in run.stages] == [str(stage) for stage in STAGES]
+
+
+def test_evaluation_recipes_name_tasks_that_the_harness_knows(monkeypatch):
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.chdir(ROOT)
+    hub, local = read(ROOT / "examples/eval.yml"), read(ROOT / "examples/eval_local.yml")
+    known = TaskManager(include_path=local["include_path"]).all_tasks
+    assert {task.partition(":")[0] for task in hub["lm_eval_tasks"]} <= set(known)
+    assert set(local["tasks"]) <= set(known)
+    kobest = {task.partition(":")[0] for task in hub["lm_eval_tasks"] if task.startswith("kobest")}
+    assert {f"{task}_local" for task in kobest} == set(local["tasks"])
+
+
+def test_local_kobest_tasks_read_the_dev_files(monkeypatch, tmp_path):
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    local = read(ROOT / "examples/eval_local.yml")
+    (tmp_path / "kobest_dev").symlink_to(corpus("kobest_dev"))
+    monkeypatch.chdir(tmp_path)
+    tasks = get_task_dict(local["tasks"], TaskManager(include_path=str(ROOT / local["include_path"])))
+    for name, task in tasks.items():
+        documents = list(task.validation_docs())
+        assert len(documents) > 100, name
+        for document in documents[:20]:
+            assert task.doc_to_choice(document) == document["choices"]
+            assert task.doc_to_target(document) == document["answer"]
+            assert len(task.doc_to_text(document)) > 5
