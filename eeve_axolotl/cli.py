@@ -63,3 +63,16 @@ def corpus(config: str) -> None:
         click.echo(f"queued; {output} appears when the last job has run")
     else:
         click.echo(f"{output}: see {output / 'README.md'} for what was kept, removed and chosen")
+
+
+@eeve.command()
+@click.argument("directory", type=click.Path(file_okay=False), default="examples")
+@click.option("--model", help="Only the recipes of this base model.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@told_plainly
+def recipes(directory: str, model: str | None, overwrite: bool) -> None:
+    """Copy the packaged recipes to DIRECTORY (examples, if not given)."""
+    from eeve_axolotl.recipes import copy
+
+    for path in copy(directory, model, overwrite):
+        click.echo(path)
