@@ -76,3 +76,26 @@ def recipes(directory: str, model: str | None, overwrite: bool) -> None:
 
     for path in copy(directory, model, overwrite):
         click.echo(path)
+
+
+@eeve.command()
+@click.argument("recipes", type=click.Path(), nargs=-1, required=True)
+@click.option("--gpu", required=True, help="h100-80gb, a100-40gb, ...; an unknown name lists them.")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="How many of them.")
+@click.option("--price-per-hour", type=float, help="Of one GPU; gives the cost.")
+@click.option("--utilisation", type=click.FloatRange(0, 1, min_open=True), default=0.4, show_default=True)
+@click.option("--global-batch", type=click.IntRange(1), help="Sequences a step; the accumulation follows.")
+@click.option("--new-tokens", type=click.IntRange(0), help="Where the tokenizer is not built yet.")
+@click.option("--base-model", help="A directory with the config.json to plan for.")
+@told_plainly
+def plan(recipes: tuple[str, ...], gpu: str, **options) -> None:
+    """Memory, time and cost of the stages in RECIPES; exit status 1 if one does not fit."""
+    from eeve_axolotl.planner import gpus
+    from eeve_axolotl.planner.plan import Options, check_fits, plan
+    from eeve_axolotl.planner.table import assumptions, table
+
+    options = Options(gpu=gpus.find(gpu), **options)
+    plans = [each for recipe in recipes for each in plan(recipe, options)]
+    click.echo(table(plans))
+    click.echo(assumptions(plans, options))
+    check_fits(plans, options)
