@@ -99,3 +99,24 @@ def plan(recipes: tuple[str, ...], gpu: str, **options) -> None:
     click.echo(table(plans))
     click.echo(assumptions(plans, options))
     check_fits(plans, options)
+
+
+@eeve.command()
+@click.argument("config", type=click.Path())
+@told_plainly
+def check(config: str) -> None:
+    """Say what the recipe CONFIG would train, and what would stop it; exit status 1 if something would."""
+    from eeve_axolotl import preview
+    from eeve_axolotl.settings import read_mapping
+
+    cfg = read_mapping(config) | {"axolotl_config_path": config}
+    for line in preview.what_happens(cfg):
+        click.echo(line)
+    for note in preview.notes(cfg):
+        click.echo(f"Note: {note}")
+    found = preview.problems(cfg)
+    for problem in found:
+        click.secho(f"Missing or wrong: {problem}", fg="red", err=True)
+    if found:
+        sys.exit(1)
+    click.echo("nothing would stop it")

@@ -127,7 +127,9 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
     buckets = 2 if training.gpus > 1 and not training.shards else 1
     state = STATE_BYTES.get(training.optimizer)
     # bitsandbytes keeps the state of embeddings in 32 bits (see rows.freezing).
-    optimizer = 2 * in_bytes if state is None else state * (counts.total - counts.embeddings) + 8 * counts.embeddings
+    optimizer = (
+        2 * in_bytes if state is None else state * (counts.total - counts.embeddings) + 8 * counts.embeddings
+    )
 
     tokens, layers = training.tokens, shape.layers
     logits = 0 if training.fused_loss else tokens * training.rows * BYTES_PER_LOGIT

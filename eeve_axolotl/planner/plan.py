@@ -20,6 +20,7 @@ from eeve_axolotl.planner.memory import Memory, Trained, Training, memory, train
 from eeve_axolotl.planner.shapes import Saved, Shape, read_config, saved_bytes, shape_of
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.schedule import steps_for
+from eeve_axolotl.settings import read_mapping
 from eeve_axolotl.sharding import check_sharding
 from eeve_axolotl.stages import Layers, Stage
 from eeve_axolotl.vocabulary import MANIFEST, MARK, manifest_base_size
@@ -90,7 +91,7 @@ def plan(recipe: str | Path, options: Options) -> list[StagePlan]:
     a way of sharding that cannot keep rows, or a stage without an end.
     """
     recipe = Path(recipe)
-    cfg = read_recipe(recipe)
+    cfg = read_mapping(recipe)
     settings = StageRun.from_config(cfg).settings
     check_sharding(cfg, settings.untie, len(settings.schedule()))
     config = read_config(options.base_model or _first_base(recipe, cfg))
@@ -111,7 +112,9 @@ def _plan_stage(recipe, cfg, each: ScheduledStage, stage, shape, training, optio
     if each.max_tokens:
         steps.append(steps_for(each.max_tokens, tokens_per_step))
     if not any(steps):
-        raise EEVEError(f"{recipe} does not say when stage {stage.name} ends; set max_steps or eeve.max_tokens")
+        raise EEVEError(
+            f"{recipe} does not say when stage {stage.name} ends; set max_steps or eeve.max_tokens"
+        )
     steps = min(count for count in steps if count)
     flops = flops_per_token(shape, stage, training) * tokens_per_step * steps
     time = hours(flops, options.gpus, options.gpu.flops, options.utilisation)
@@ -185,23 +188,12 @@ def _shards(cfg: Mapping) -> tuple[str, ...]:
         return ("weights", "gradients", "optimizer")
     if cfg.get("deepspeed"):
         given = cfg["deepspeed"]
-        settings = given if isinstance(given, Mapping) else yaml.safe_load(Path(given).read_text(encoding="utf-8"))
+        settings = (
+            given if isinstance(given, Mapping) else yaml.safe_load(Path(given).read_text(encoding="utf-8"))
+        )
         stage = (settings.get("zero_optimization") or {}).get("stage", 0)
         return ("optimizer", "gradients", "weights")[:stage]
     return ()
-
-
-def read_recipe(recipe: Path) -> dict:
-    """A recipe's keys. Raises EEVEError where it is missing, no YAML, or no mapping."""
-    try:
-        cfg = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except OSError:
-        raise EEVEError(f"{recipe} does not exist; give the path of a recipe") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EEVEError(f"{recipe} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(cfg, dict):
-        raise EEVEError(f"{recipe} is empty or not a mapping of keys; give a recipe such as examples/stage1.yml")
-    return cfg
 
 
 def _first_base(recipe: Path, cfg: Mapping, seen: tuple = ()) -> str:
@@ -216,7 +208,7 @@ def _first_base(recipe: Path, cfg: Mapping, seen: tuple = ()) -> str:
         if other in (recipe, *seen) or output is None:
             continue
         if Path(base) in (Path(output), Path(output) / "merged"):
-            return _first_base(other, read_recipe(other), (*seen, recipe))
+            return _first_base(other, read_mapping(other), (*seen, recipe))
     return base
 
 

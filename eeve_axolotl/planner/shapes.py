@@ -146,7 +146,9 @@ class _FlashAttention(torch.autograd.Function):
     def forward(ctx, query, key, value):
         batch, heads, length, _ = query.shape
         output = query.new_empty((batch, length, heads, value.shape[-1]))
-        ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:3], dtype=torch.float32))
+        ctx.save_for_backward(
+            query, key, value, output, query.new_empty(query.shape[:3], dtype=torch.float32)
+        )
         return output
 
 
@@ -156,7 +158,9 @@ def _attention(module, query, key, value, mask, **_):
 
 def _on_meta(config: dict, dtype: torch.dtype = torch.bfloat16):
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
-    settings = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
+    settings = {
+        key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")
+    }
     try:
         parsed = AutoConfig.for_model(config["model_type"], **settings)
     except (KeyError, ValueError):

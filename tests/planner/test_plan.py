@@ -52,9 +52,9 @@ def test_the_papers_stage_five(monkeypatch):
     assert five.fits
 
 
-def test_a_stage_without_a_backward_pass_through_the_layers_costs_a_third_of_one_with_it():
+def test_a_stage_without_a_backward_pass_through_the_layers_costs_about_a_third():
     (two,), (one,) = (plan(SOLAR / f"stage{number}.yml", H100S) for number in (2, 1))
-    assert one.flops / two.flops == pytest.approx(3, rel=0.05)  # forward, backward, and forward again
+    assert one.flops / two.flops == pytest.approx(2.8, rel=0.02)  # forward, backward, most of forward again
 
 
 def test_hours_and_cost_follow_from_flops():
@@ -83,7 +83,9 @@ def test_a_schedule_is_planned_stage_by_stage(recipe):
 def test_what_cannot_be_planned_says_what_to_change(recipe):
     with pytest.raises(EEVEError, match=r"the GPU rtx-2 is not known; give one of a100-40gb"):
         gpus.find("rtx-2")
-    with pytest.raises(EEVEError, match=r"global batch of 250 does not divide into 8 GPUs x micro_batch_size 4"):
+    with pytest.raises(
+        EEVEError, match=r"global batch of 250 does not divide into 8 GPUs x micro_batch_size 4"
+    ):
         plan(recipe(), Options(gpu=gpus.find("h100-80gb"), gpus=8, global_batch=250))
     with pytest.raises(EEVEError, match=r"does not say when stage 5 ends; set max_steps"):
         plan(recipe(max_steps=None), H100S)
