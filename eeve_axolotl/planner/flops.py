@@ -16,7 +16,7 @@ def flops_per_token(shape: Shape, stage: Stage, training: Training) -> float:
                     operands. Only if the stage trains something below the head: not in stages 2 and 4.
     weights         2 x parameters of what trains by a product: rows of the head, adapters, layers
     made anew       with checkpointing, the layers' forward pass once more but for each layer's last product, before
-                    which PyTorch stops since nobody needs it (except in Gemma, where a norm follows it: there this counts too little)
+                    which PyTorch stops since nobody needs it (Gemma's is needed, a norm follows it: too little there)
 
     A packed batch of short documents attends less than this says.
     """

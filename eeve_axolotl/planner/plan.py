@@ -22,7 +22,7 @@ from eeve_axolotl.run import StageRun
 from eeve_axolotl.schedule import steps_for
 from eeve_axolotl.settings import read_mapping
 from eeve_axolotl.sharding import check_sharding
-from eeve_axolotl.stages import Layers, Stage
+from eeve_axolotl.stages import Layers, Rows, Stage
 from eeve_axolotl.vocabulary import MANIFEST, MARK, manifest_base_size
 
 RESERVED = 0.05
@@ -94,12 +94,15 @@ def plan(recipe: str | Path, options: Options) -> list[StagePlan]:
     cfg = read_mapping(recipe)
     settings = StageRun.from_config(cfg).settings
     check_sharding(cfg, settings.untie, len(settings.schedule()))
-    config = read_config(options.base_model or _first_base(recipe, cfg))
+    first, untied = _chain(recipe, cfg)
+    config = read_config(options.base_model or first)
+    if untied:
+        config = {**config, "tie_word_embeddings": False}
     shape = shape_of(config)
     plans = []
     for each in settings.schedule():
-        stage = each.resolved()
-        training = _training(recipe, cfg, settings, each, shape, options)
+        stage = _in_one_matrix(each.resolved()) if shape.tied else each.resolved()
+        training = _training(recipe, cfg, settings, each, stage, shape, options)
         plans.append(_plan_stage(recipe, cfg, each, stage, shape, training, options))
     return plans
 
@@ -143,7 +146,9 @@ def _largest(shape: Shape, stage: Stage, training: Training, saved: Saved, limit
     return largest
 
 
-def _training(recipe, cfg, settings: EEVESettings, each, shape: Shape, options: Options) -> Training:
+def _training(
+    recipe, cfg, settings: EEVESettings, each, stage: Stage, shape: Shape, options: Options
+) -> Training:
     base, size = _vocabulary(recipe, cfg, settings, shape, options)
     rows = max(size, shape.rows)
     if cfg.get("resize_token_embeddings_to_32x"):
@@ -158,7 +163,6 @@ def _training(recipe, cfg, settings: EEVESettings, each, shape: Shape, options: 
                 f"{micro_batch} of {recipe}; set micro_batch_size to a divisor of {options.global_batch / options.gpus:g}"
             )
     dtype = torch.bfloat16 if cfg.get("bf16") else torch.float16 if cfg.get("fp16") else torch.float32
-    stage = each.resolved()
     if stage.internal_layers is Layers.QLORA and not cfg.get("lora_r"):
         raise EEVEError(f"{recipe} trains adapters without saying their rank; set lora_r")
     # Axolotl 0.19 keeps embeddings in 32 bits unless one of these needs them in the run's dtype (loaders/model.py).
@@ -177,7 +181,7 @@ def _training(recipe, cfg, settings: EEVESettings, each, shape: Shape, options: 
         fused_loss=bool(cfg.get("cut_cross_entropy") or cfg.get("liger_fused_linear_cross_entropy")),
         optimizer=cfg.get("optimizer") or "adamw_torch_fused",
         lora_rank=cfg.get("lora_r") or 0,
-        tied=shape.tied and not settings.untie,
+        tied=shape.tied,
         shards=_shards(cfg),
     )
 
@@ -196,20 +200,38 @@ def _shards(cfg: Mapping) -> tuple[str, ...]:
     return ()
 
 
-def _first_base(recipe: Path, cfg: Mapping, seen: tuple = ()) -> str:
-    """The recipe's base model; where an earlier recipe beside it makes that, the one which the chain began with."""
+def _chain(recipe: Path, cfg: Mapping, seen: tuple = ()) -> tuple[str, bool]:
+    """The model that the chain of recipes began with, by the YAMLs beside this one that make what it starts
+    from; and whether one of them unties the embeddings."""
     base = cfg.get("base_model")
     if not base:
         raise EEVEError(f"{recipe} names no base_model; add one")
+    untied = bool((cfg.get("eeve") or {}).get("untie"))
     if (Path(base) / "config.json").is_file():
-        return base
+        return base, untied
     for other in sorted(recipe.parent.glob("*.yml")):
         output = output_of(other)
         if other in (recipe, *seen) or output is None:
             continue
         if Path(base) in (Path(output), Path(output) / "merged"):
-            return _first_base(other, read_mapping(other), (*seen, recipe))
-    return base
+            first, before = _chain(other, read_mapping(other), (*seen, recipe))
+            return first, untied or before
+    return base, untied
+
+
+def _in_one_matrix(stage: Stage) -> Stage:
+    """The stage as a tied model trains it: stage 4 trains its one matrix whole, and so runs backward.
+
+    Raises EEVEError where input and output rows differ in any other way (see `rows.resolve`).
+    """
+    if stage.input_embeddings is stage.output_embeddings:
+        return stage
+    if (stage.input_embeddings, stage.output_embeddings) == (Rows.NONE, Rows.ALL):
+        return dataclasses.replace(stage, input_embeddings=Rows.ALL)
+    raise EEVEError(
+        f"stage {stage.name} trains input and output embeddings differently, and this model ties them into one "
+        "matrix; set `eeve.untie: true`, or use stages 3, 4, 6 and 7"
+    )
 
 
 def _vocabulary(recipe, cfg, settings: EEVESettings, shape: Shape, options: Options) -> tuple[int, int]:

@@ -123,7 +123,8 @@ def _recorded(config: dict, stage: Stage, dtype: torch.dtype, length: int, layer
             if isinstance(module, nn.Linear):
                 module.weight.requires_grad_(True)
     table.weight.requires_grad_(stage.input_embeddings is not Rows.NONE)
-    head.weight.requires_grad_(stage.output_embeddings is not Rows.NONE)
+    if head.weight is not table.weight:
+        head.weight.requires_grad_(stage.output_embeddings is not Rows.NONE)
     parameters = {each.untyped_storage()._cdata for each in model.parameters()}
     kept = {}  # the storages themselves: an address is unique only while they live
 

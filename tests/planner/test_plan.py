@@ -80,6 +80,23 @@ def test_a_schedule_is_planned_stage_by_stage(recipe):
     assert first.trained.total == second.trained.total == 100 * 32
 
 
+def test_tied_embeddings_count_once_until_they_are_untied(recipe, tmp_path):
+    tiny_llama(500, tie_word_embeddings=True).config.save_pretrained(tmp_path / "base")
+    with pytest.raises(EEVEError, match=r"ties them into one matrix; set `eeve.untie: true`"):
+        plan(recipe(), H100S)
+    (four,) = plan(recipe(eeve={"stage": 4}), H100S)
+    assert four.trained.total == 600 * 32
+    assert four.stage.backward_through_layers
+    (five,) = plan(recipe(eeve={"stage": 5, "untie": True}), H100S)
+    assert five.trained.total == (100 + 600) * 32
+
+
+def test_a_chain_that_began_by_untying_stays_untied():
+    (two,) = plan(SOLAR / "qwen2.5-1.5b" / "stage2.yml", H100S)
+    assert not two.stage.backward_through_layers and not two.training.tied
+    assert two.memory.weights == 2 * (1_543_714_304 + 1536 * (151_936 + 2 * 8_960))
+
+
 def test_what_cannot_be_planned_says_what_to_change(recipe):
     with pytest.raises(EEVEError, match=r"the GPU rtx-2 is not known; give one of a100-40gb"):
         gpus.find("rtx-2")
