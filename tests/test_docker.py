@@ -9,6 +9,8 @@ from packaging.requirements import Requirement
 
 from tests.conftest import ROOT
 
+tomllib = pytest.importorskip("tomllib")  # Python 3.11
+
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
 INSTRUCTIONS = [
     line.split(maxsplit=1)
@@ -57,10 +59,8 @@ def test_the_extras_that_are_installed_exist():
 
 def test_it_does_not_run_as_root_and_holds_no_secret():
     assert arguments("USER")[-1] == "1000"
-    assert not re.search(
-        r"(?i)(token|password|secret|api_key)",
-        DOCKERFILE.replace("no secrets", "").replace("No weights, ", ""),
-    )
+    settings = " ".join(arguments("ENV") + arguments("ARG"))
+    assert not re.search(r"(?i)token|password|secret|api_key", settings)
     compose = yaml.safe_load((ROOT / "docker" / "compose.yml").read_text(encoding="utf-8"))
     (service,) = compose["services"].values()
     assert service["environment"] == {"HF_TOKEN": None}  # passed on, not written down

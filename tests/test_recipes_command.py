@@ -25,7 +25,7 @@ def test_copies_are_the_recipes_with_their_folders(tmp_path):
 def test_one_models_recipes_can_be_asked_for(tmp_path):
     copied = recipes.copy(tmp_path, model="solar")
     assert {path.parent for path in copied} == {tmp_path}
-    assert {path.name for path in copied} == {path.name for path in (ROOT / "examples").glob("*.*")}
+    assert {path.name for path in copied} == {path.name for path in (ROOT / "examples").glob("*.yml")}
     with pytest.raises(EEVEError, match=r"no recipes for gpt; give one of solar, .*demo"):
         recipes.copy(tmp_path, model="gpt")
 
