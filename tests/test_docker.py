@@ -3,7 +3,7 @@
 import re
 import shlex
 
-import tomllib
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
