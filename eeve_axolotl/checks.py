@@ -159,7 +159,7 @@ def _who_makes(base: str, cfg: Mapping) -> str | None:
     config = Path(str(cfg.get("axolotl_config_path") or ""))
     if config.is_file():
         for other in sorted(config.parent.glob("*.yml")):
-            output = _output_of(other)
+            output = output_of(other)
             if output is None or other == config:
                 continue
             if _same(base, output):
@@ -169,7 +169,8 @@ def _who_makes(base: str, cfg: Mapping) -> str | None:
     return None
 
 
-def _output_of(config: Path) -> str | None:
+def output_of(config: Path) -> str | None:
+    """The `output_dir` that the YAML `config` names; None where it names none, or is not YAML."""
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError):
