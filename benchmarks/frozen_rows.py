@@ -418,8 +418,10 @@ def main(arguments: list[str] | None = None) -> None:
         times[name] = measure_step_times(timed, args.turns, args.batch, args.length)
         overhead[name] = measure_overhead(timed, args.turns, args.batch, args.length)
         print_step_times(timed, args, times[name])
+        low, middle, high = overhead[name]
         print(
-            f"Cost of the mechanism beside plain PyTorch, all rows trained: {overhead[name]:+.1f} % of a step.\n"
+            f"Cost of the mechanism beside plain PyTorch, all rows trained: {middle:+.1f} % of a step "
+            f"(quartiles {low:+.1f} to {high:+.1f}).\n"
         )
 
     prints = {
