@@ -76,7 +76,7 @@ class WordTable:
         self.bytes = bytes
         self.distinct = parquet.read_metadata(path).num_rows
 
-    def batches(self, rows: int = 100_000) -> Iterator[tuple[list[str], list[int]]]:
+    def batches(self, rows: int = 20_000) -> Iterator[tuple[list[str], list[int]]]:
         """Words and their counts, so many at a time, in the order of the words."""
         from pyarrow import parquet
 

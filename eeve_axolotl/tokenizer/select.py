@@ -59,7 +59,7 @@ def count_tokens(state: dict, table: WordTable) -> Counter[str]:
 
 def tokens_of(model: Tokenizer, table: WordTable) -> Counter[str]:
     """The same for a bare model, as `model_of` makes it."""
-    totals = np.zeros(model.get_vocab_size(), dtype=np.int64)
+    totals = np.zeros(model.get_vocab_size(with_added_tokens=False), dtype=np.int64)
     for words, counts in table.batches():
         ids = [encoding.ids for encoding in model.encode_batch_fast(words, add_special_tokens=False)]
         weights = np.repeat(np.array(counts, dtype=np.int64), [len(each) for each in ids])

@@ -156,7 +156,7 @@ def model_with_new(state) -> Tokenizer:
     return model_of(extended(state, NEW))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
 def test_random_text_counts_equal_re_encoding_it(texts, segmentation, with_new, model_with_new):
     words = Counter(word for text in texts for word in segmentation.words(text))
@@ -175,7 +175,7 @@ class InMemory:
         yield list(self.words), list(self.words.values())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=8))
 def test_compiled_counts_equal_python_counts(texts, segmentation, tmp_path_factory):
     directory = tmp_path_factory.mktemp("tally")
