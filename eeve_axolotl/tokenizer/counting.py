@@ -33,6 +33,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
 from eeve_axolotl.sources import Shard
@@ -84,12 +86,26 @@ class WordTable:
             for batch in table.iter_batches(rows, columns=["word", "count"]):
                 yield batch["word"].to_pylist(), batch["count"].to_pylist()
 
-    def spans(self) -> Iterator[tuple[str, int]]:
-        """The parts of the words that can become tokens, with the counts of the words. May repeat one."""
+    def spans(self, most: int | None = None) -> Iterator[tuple[str, int]]:
+        """The parts of the words that can become tokens, with the counts of the words. May repeat one.
+
+        Args:
+            most: leave out the rarest words, all of a count alike, until no more than so many are left.
+        """
+        least = 1 if most is None or self.distinct <= most else self._least(most)
         for words, counts in self.batches():
             for word, count in zip(words, counts, strict=True):
-                for span in self.segmentation.spans(word):
-                    yield span, count
+                if count >= least:
+                    for span in self.segmentation.spans(word):
+                        yield span, count
+
+    def _least(self, most: int) -> int:
+        """The lowest count that at most `most` words reach, if it is not above a million."""
+        words = np.zeros(1_000_001, dtype=np.int64)
+        for _, counts in self.batches():
+            words += np.bincount(np.minimum(counts, len(words) - 1), minlength=len(words))
+        reach = words[::-1].cumsum()[::-1]
+        return int(min(np.searchsorted(-reach, -most), len(words) - 1))
 
 
 def count(

@@ -350,6 +350,15 @@ def test_table_is_exact(shards, right, segmentation, tmp_path):
     assert counted.distinct == len(right) and counted.files == 6
 
 
+def test_spans_leave_out_the_rarest_words(shards, right, segmentation, tmp_path):
+    counted = counting.count(shards, segmentation, tmp_path)
+    assert len(list(counted.spans())) == sum(len(segmentation.spans(row["word"])) for row in right)
+    for most in (10, 500, 3000, len(right) - 1):
+        counts = [count for _, count in counted.spans(most)]
+        left_out = max(row["count"] for row in right if row["count"] < min(counts))
+        assert len(counts) <= most < sum(row["count"] >= left_out for row in right)
+
+
 def test_two_workers_count_as_one_does(shards, texts, right, segmentation, tmp_path):
     counted = counting.count(shards, segmentation, tmp_path / "shards", workers=2)
     assert table(counted) == right
