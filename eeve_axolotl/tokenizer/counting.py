@@ -31,6 +31,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal
 
 import numpy as np
@@ -240,45 +241,58 @@ def _here(parts, segmentation, directory, memory, workers) -> Iterator[Mark]:
             yield count_part(part, segmentation, directory, memory)
         return
     # Plain processes: those of multiprocessing would import the main program, and with it torch, in each.
-    running: set[subprocess.Popen] = set()
+    command = [sys.executable, "-c", f"from {__name__} import _child; _child()"]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(min(workers, len(parts)))
+    ]
+    idle: SimpleQueue[subprocess.Popen] = SimpleQueue()
+    for process in processes:
+        idle.put(process)
 
     def one(part: Part) -> Mark:
-        command = [sys.executable, "-c", f"from {__name__} import _child; _child()"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            running.add(process)
-            answer, _ = process.communicate(pickle.dumps((part, segmentation, directory, memory)))
-            running.discard(process)
-        if process.returncode:
+        process = idle.get()
+        try:
+            pickle.dump((part, segmentation, directory, memory), process.stdin)
+            process.stdin.flush()
+            found = pickle.load(process.stdout)
+        except (EOFError, BrokenPipeError):
             raise EEVEError(
-                f"{part.shard.file}: the process that counted it ended with {process.returncode}; "
+                f"{part.shard.file}: the process that counted it ended with {process.wait()}; "
                 "if memory ran out, lower memory_mb or workers"
-            )
-        found = pickle.loads(answer)
+            ) from None
+        idle.put(process)
         if isinstance(found, EEVEError):
             raise found
         return found
 
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(len(processes))
     try:
         for future in as_completed([pool.submit(one, part) for part in parts]):
             yield future.result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(running):
+        for process in processes:
             process.kill()
-        pool.shutdown()
+        pool.shutdown(cancel_futures=True)
+        for process in processes:
+            process.__exit__(None, None, None)
 
 
 def _child() -> None:
-    """A process of `_here`: what to count comes on stdin, its mark or the error goes to stdout."""
+    """A process of `_here`: what to count comes on stdin, marks or errors go to stdout, until stdin ends."""
     answers = sys.stdout.buffer
     sys.stdout = sys.stderr
-    try:
-        found = count_part(*pickle.load(sys.stdin.buffer))
-    except EEVEError as error:
-        found = error
-    answers.write(pickle.dumps(found))
-    answers.flush()
+    while True:
+        try:
+            arguments = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            found = count_part(*arguments)
+        except EEVEError as error:
+            found = error
+        pickle.dump(found, answers)
+        answers.flush()
 
 
 def _on_ray(parts, segmentation, directory, memory, workers) -> Iterator[Mark]:
