@@ -37,6 +37,7 @@ def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "a
         base = manifest_base_size(tokenizer or model) or rows
         loaded.resize_token_embeddings(len(words), mean_resizing=False)
         embeddings.initialise(loaded, words, base, rows)
+        setattr(loaded.config, MARK, {"base_vocab_size": base, "vocab_size": len(words)})  # as a run does
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu"), words
 
 

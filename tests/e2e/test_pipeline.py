@@ -119,11 +119,12 @@ def test_run_again_a_finished_pipeline_does_nothing(whole):
 # --- killed ---
 
 
-def half_written(path: str, without: str) -> Callable[[Path], bool]:
-    """Whether some directory at `path` has something in it but not yet the file that makes it whole."""
+def half_written(path: str, without: str, having: str = "*") -> Callable[[Path], bool]:
+    """Whether some directory at `path` has a file `having` but not yet the file `without`, which comes later."""
     return lambda directory: any(
-        each.is_dir() and any(each.iterdir()) and not (each / without).exists()
+        any(each.glob(having)) and not (each / without).exists()
         for each in directory.glob(path)
+        if each.is_dir()
     )
 
 
@@ -137,7 +138,9 @@ MOMENTS = {
         (directory / "stage3/model.safetensors").exists()
         and not (directory / "stage3/eeve_stage.json").exists()
     ),
-    "inside an adapter's checkpoint": half_written("stage6/checkpoint-*", without="eeve_whole"),
+    "inside an adapter's checkpoint": half_written(
+        "stage6/checkpoint-*", having="adapter_model.safetensors", without="trainer_state.json"
+    ),
     "inside a merge": half_written("stage6/merged", without="model.safetensors"),
     "between a merge and its record": lambda directory: (
         (directory / "stage7/merged/model.safetensors").exists()
