@@ -24,7 +24,7 @@ from eeve_axolotl.vocabulary import MANIFEST
 LOG = logger("tokenizer")
 
 # Settings that change nothing in the tokenizer: the manifest is the same without them.
-_WHERE_AND_HOW = {"output", "overwrite", "memory_mb", "workers", "engine", "work_directory", "keep_work"}
+_WHERE_AND_HOW = {"output", "overwrite", "workers", "engine", "work_directory", "keep_work"}
 
 
 class TokenizerSettings(Settings):
@@ -129,6 +129,7 @@ def build(settings: TokenizerSettings) -> dict:
         intermediate_vocab_size=settings.intermediate_vocab_size,
         min_count=threshold,
         max_rounds=settings.max_rounds,
+        most_words=settings.memory_mb * 1000,
     )
     extended = bases.extended_state(state, selection.tokens, len(base))
     before, after = (sum(count_tokens(each, table).values()) for each in (state, extended))

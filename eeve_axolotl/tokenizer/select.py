@@ -33,15 +33,18 @@ class Selection:
     rounds: list[dict] = field(default_factory=list)
 
 
-def train_intermediate(table: WordTable, vocab_size: int) -> list[str]:
-    """Tokens of a BPE tokenizer of `vocab_size` trained on the table's words (step 1): characters, then merges in order."""
+def train_intermediate(table: WordTable, vocab_size: int, most_words: int | None = None) -> list[str]:
+    """Tokens of a BPE tokenizer of `vocab_size` trained on the table's words (step 1): characters, then merges in order.
+
+    Its trainer keeps its words in memory, about 1 kB each: `most_words` leaves out the rarest.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = WhitespaceSplit()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False)
     # The trainer counts words itself: give each as often as it occurs, in lines of bounded length.
     lines = (
         " ".join([word] * min(1000, count - n))
-        for word, count in table.spans()
+        for word, count in table.spans(most_words)
         for n in range(0, count, 1000)
     )
     tokenizer.train_from_iterator(lines, trainer)
@@ -59,7 +62,7 @@ def count_tokens(state: dict, table: WordTable) -> Counter[str]:
 
 def tokens_of(model: Tokenizer, table: WordTable) -> Counter[str]:
     """The same for a bare model, as `model_of` makes it."""
-    totals = np.zeros(model.get_vocab_size(), dtype=np.int64)
+    totals = np.zeros(model.get_vocab_size(with_added_tokens=False), dtype=np.int64)
     for words, counts in table.batches():
         ids = [encoding.ids for encoding in model.encode_batch_fast(words, add_special_tokens=False)]
         weights = np.repeat(np.array(counts, dtype=np.int64), [len(each) for each in ids])
@@ -79,6 +82,7 @@ def select(
     intermediate_vocab_size: int,
     min_count: int,
     max_rounds: int,
+    most_words: int | None = None,
 ) -> Selection:
     """Choose the new tokens for the base tokenizer `state` (steps 1 to 7).
 
@@ -86,6 +90,7 @@ def select(
         first_id: id of the first new token.
         new_tokens: how many to add at most, the most frequent; None for all above `min_count`.
         min_count: a token seen less often is dropped (step 5), a letter seen as often is added (step 6).
+        most_words: of so many of the most frequent words the candidates are made; None for all.
 
     Raises EEVEError if nothing is frequent enough, or `max_rounds` did not reach the fixpoint.
     """
@@ -99,7 +104,7 @@ def select(
     ]
     candidates = [
         token
-        for token in train_intermediate(table, intermediate_vocab_size)
+        for token in train_intermediate(table, intermediate_vocab_size, most_words)
         if token not in base and len(token) > 1
     ]
     order = {token: n for n, token in enumerate(frequent + candidates)}  # letters first: merges need them
