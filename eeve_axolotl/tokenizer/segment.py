@@ -29,6 +29,7 @@ class Counted:
 
     counts: for each candidate that was chosen, how often it occurs.
     documents: the same in documents, at most (one with two words that have the token counts twice).
+    worth: the same, and how often other candidates were made with it that have no other merge left.
     offers: for each candidate that was not, how often its two halves stand side by side now.
     total: tokens altogether. fallback: those of them that are single bytes.
     rows: for each candidate the row of the most frequent word that has it, -1 for none.
@@ -36,6 +37,7 @@ class Counted:
 
     counts: np.ndarray
     documents: np.ndarray
+    worth: np.ndarray
     offers: np.ndarray
     rows: np.ndarray
     total: int
@@ -67,6 +69,8 @@ class Segmenter:
             if len(token) == 1:
                 self._characters[ord(token)] = number
         self._keys, self._values = _table(pairs)
+        self._left, self._right = np.array(list(pairs), dtype=np.int64).reshape(-1, 2).T
+        self._made = np.array([token for _, token in pairs.values()], dtype=np.int64)
 
     def count(self, table: WordTable, chosen: np.ndarray, threads: int = 1) -> Counted:
         """Segment each word of `table` once.
@@ -78,6 +82,7 @@ class Segmenter:
         active = np.concatenate([np.ones(self.first, dtype=np.bool_), chosen])
         sums = np.zeros((threads, 3, len(active)), dtype=np.int64)  # counts, documents, offers
         most = np.full((threads, 2, len(active)), -1, dtype=np.int64)  # count, row
+        merged = np.zeros((threads, len(self._made)), dtype=np.int64)
         fallback = np.zeros(threads, dtype=np.int64)
         row = 0
 
@@ -86,7 +91,7 @@ class Segmenter:
             size = int(np.diff(ends).max(initial=0)) + 1
             fallback[n] += _segment(
                 text, ends, batch["count"].to_numpy(), batch["documents"].to_numpy(), row, self._characters,
-                self._keys, self._values, active, sums[n], most[n], np.empty((2, size), dtype=np.int32),
+                self._keys, self._values, active, sums[n], merged[n], most[n], np.empty((2, size), dtype=np.int32),
             )  # fmt: skip
 
         with ThreadPoolExecutor(threads) as pool:
@@ -102,8 +107,18 @@ class Segmenter:
         new = slice(self.first, None)
         spent = int(fallback.sum())
         return Counted(
-            counts[new], documents[new], offers[new], best[new], int(counts.sum()) + spent, spent
-        )
+            counts[new], documents[new], self._worth(counts, merged.sum(axis=0), active)[new], offers[new],
+            best[new], int(counts.sum()) + spent, spent,
+        )  # fmt: skip
+
+    def _worth(self, counts: np.ndarray, merged: np.ndarray, active: np.ndarray) -> np.ndarray:
+        possible = active[self._left] & active[self._right] & active[self._made]
+        ways = np.bincount(self._made[possible], minlength=len(active))
+        only = (merged > 0) & (ways[self._made] == 1)
+        worth = counts.copy()
+        for half in (self._left, self._right):
+            np.add.at(worth, half[only], merged[only])
+        return worth
 
     def mask(self, tokens: Iterable[str]) -> np.ndarray:
         """`tokens` as a choice."""
@@ -166,7 +181,10 @@ def _rank(left, right, keys, values, active):
 
 
 @njit(nogil=True, cache=True)
-def _segment(text, ends, counts, documents, row, characters, keys, values, active, sums, most, scratch):
+def _segment(
+    text, ends, counts, documents, row, characters, keys, values, active, sums, merged, most, scratch
+):
+    """Add one batch's tokens to `sums`, its merges to `merged`; returns how many tokens are bytes."""
     tokens, ranks = scratch[0], scratch[1]  # the word's tokens, the rank of each one's merge with the next
     fallback = 0
     for word in range(len(counts)):
@@ -195,6 +213,7 @@ def _segment(text, ends, counts, documents, row, characters, keys, values, activ
                     at, lowest = k, ranks[k]
             if lowest == _NEVER:
                 break
+            merged[lowest] += counts[word]
             tokens[at] = values[_find(tokens[at], tokens[at + 1], keys), 1]
             n -= 1
             for k in range(at + 1, n):
