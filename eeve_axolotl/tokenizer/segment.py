@@ -30,6 +30,8 @@ class Counted:
     counts: for each candidate that was chosen, how often it occurs.
     documents: the same in documents, at most (one with two words that have the token counts twice).
     worth: the same, and how often other candidates were made with it that have no other merge left.
+    made: how often it was made, be it to make others.
+    merged: how often each merge was made.
     offers: for each candidate that was not, how often its two halves stand side by side now.
     total: tokens altogether. fallback: those of them that are single bytes.
     rows: for each candidate the row of the most frequent word that has it, -1 for none.
@@ -38,6 +40,8 @@ class Counted:
     counts: np.ndarray
     documents: np.ndarray
     worth: np.ndarray
+    made: np.ndarray
+    merged: np.ndarray
     offers: np.ndarray
     rows: np.ndarray
     total: int
@@ -71,6 +75,9 @@ class Segmenter:
         self._keys, self._values = _table(pairs)
         self._left, self._right = np.array(list(pairs), dtype=np.int64).reshape(-1, 2).T
         self._made = np.array([token for _, token in pairs.values()], dtype=np.int64)
+        halves = np.concatenate([self._left, self._right])  # the merges of each token, as slices of `_uses`
+        self._uses = np.argsort(halves, kind="stable") % max(1, len(self._made))
+        self._begins = np.searchsorted(np.sort(halves), np.arange(self.first + len(candidates) + 1))
 
     def count(self, table: WordTable, chosen: np.ndarray, threads: int = 1) -> Counted:
         """Segment each word of `table` once.
@@ -106,19 +113,56 @@ class Segmenter:
         best = first.min(axis=0)  # the same for any number of threads
         new = slice(self.first, None)
         spent = int(fallback.sum())
-        return Counted(
-            counts[new], documents[new], self._worth(counts, merged.sum(axis=0), active)[new], offers[new],
-            best[new], int(counts.sum()) + spent, spent,
-        )  # fmt: skip
-
-    def _worth(self, counts: np.ndarray, merged: np.ndarray, active: np.ndarray) -> np.ndarray:
-        possible = active[self._left] & active[self._right] & active[self._made]
-        ways = np.bincount(self._made[possible], minlength=len(active))
-        only = (merged > 0) & (ways[self._made] == 1)
+        merged = merged.sum(axis=0)
+        only = (merged > 0) & (self._ways(active)[self._made] == 1)
         worth = counts.copy()
         for half in (self._left, self._right):
             np.add.at(worth, half[only], merged[only])
-        return worth
+        made = np.zeros_like(counts)
+        np.add.at(made, self._made, merged)
+        return Counted(
+            counts[new], documents[new], worth[new], made[new], merged, offers[new], best[new],
+            int(counts.sum()) + spent, spent,
+        )  # fmt: skip
+
+    def _ways(self, active: np.ndarray) -> np.ndarray:
+        """For each token how many merges make it."""
+        possible = active[self._left] & active[self._right] & active[self._made]
+        return np.bincount(self._made[possible], minlength=len(active))
+
+    def cheapest_relief(self, counted: Counted, rare: np.ndarray, can: np.ndarray, least: int) -> np.ndarray:
+        """What to drop so that no candidate of `rare` is left with less than `least`: a mask.
+
+        It is the rare one itself, or, where that costs more, one that is made with it often enough: then
+        the rare one stands for itself in those places. `can` says which may be dropped.
+        """
+        relief = np.zeros_like(rare)
+        for n in np.flatnonzero(rare):
+            best, cost = n, counted.worth[n]
+            for merge in self._uses[self._begins[self.first + n] : self._begins[self.first + n + 1]]:
+                user = self._made[merge] - self.first
+                enough = counted.counts[n] + counted.merged[merge] >= least
+                if enough and can[user] and counted.worth[user] < cost:
+                    best, cost = user, counted.worth[user]
+            relief[best] = True
+        return relief
+
+    def droppable(self, chosen: np.ndarray, order: np.ndarray, worth: np.ndarray, made: np.ndarray, n: int):
+        """The first `n` of the candidates `order` that can be dropped together.
+
+        One is passed over where those before it leave it as the last way to make a token that is worth
+        more than the `n`-th: two tokens that stand in for each other are not both dropped at once.
+        """
+        active = np.concatenate([np.ones(self.first, dtype=np.bool_), chosen])
+        ways = self._ways(active)
+        taken = np.zeros(len(order), dtype=np.bool_)
+        limit = worth[order[:n]].max(initial=0)
+        pad = np.zeros(self.first, dtype=np.int64)
+        _take(
+            order + self.first, n, limit, np.concatenate([pad, worth]), np.concatenate([pad, made]), active,
+            ways, ways == 1, self._left, self._right, self._made, self._uses, self._begins, taken,
+        )  # fmt: skip
+        return order[taken]
 
     def mask(self, tokens: Iterable[str]) -> np.ndarray:
         """`tokens` as a choice."""
@@ -242,3 +286,28 @@ def _segment(
                 if slot >= 0:
                     sums[2, values[slot, 1]] += counts[word]
     return fallback
+
+
+@njit(cache=True)
+def _take(order, n, limit, worth, made, active, ways, alone, left, right, makes, uses, begins, taken):
+    number = 0
+    for k in range(len(order)):
+        if number == n:
+            break
+        token = order[k]
+        cost = worth[token]
+        for at in range(begins[token], begins[token + 1]):
+            merge = uses[at]
+            target = makes[merge]
+            if active[left[merge]] and active[right[merge]] and active[target]:
+                if ways[target] == 1 and not alone[target]:
+                    cost += made[target]
+        if cost > limit and cost > worth[token]:
+            continue
+        taken[k] = True
+        number += 1
+        for at in range(begins[token], begins[token + 1]):
+            merge = uses[at]
+            if active[left[merge]] and active[right[merge]] and active[makes[merge]]:
+                ways[makes[merge]] -= 1
+        active[token] = False

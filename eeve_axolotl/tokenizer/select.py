@@ -215,15 +215,21 @@ class _Search:
         """
         worth = self._worth(counted)
         rare = chosen & ~self.letter & ~self.kept & (counted.counts < self.min_count)
+        rare = self.segmenter.cheapest_relief(
+            counted, rare, chosen & ~self.letter & ~self.kept, self.min_count
+        )
         left = int(chosen.sum() - rare.sum())
         excess = int(rare.sum()) + max(0, left - (left if self.most is None else self.most))
         if not excess and chosen.any():
             excess = (self.first_id + left) % self.multiple
         can = np.flatnonzero(chosen & ~self.kept)
-        order = np.lexsort((-can, worth[can], ~rare[can]))
-        dropped = can[order[: _step(excess)]]
+        order = can[np.lexsort((-can, worth[can], ~rare[can]))]
+        dropped = self.segmenter.droppable(chosen, order, worth, counted.made, _step(excess))
         for n in dropped:
-            why = f"{counted.counts[n]} < {self.min_count}" if rare[n] else "others save more"
+            count = counted.counts[n]
+            why = "others save more"
+            if rare[n]:
+                why = f"{count} < {self.min_count}" if count < self.min_count else "leaves a part of it too rare"
             self.reasons[self.segmenter.candidates[n]] = f"round {len(self.rounds) + 1}: {why}"
         return dropped
 
