@@ -81,11 +81,15 @@ class WordTable:
 
     def batches(self, rows: int = 20_000) -> Iterator[tuple[list[str], list[int]]]:
         """Words and their counts, so many at a time, in the order of the words."""
+        for batch in self.record_batches(rows):
+            yield batch["word"].to_pylist(), batch["count"].to_pylist()
+
+    def record_batches(self, rows: int) -> Iterator:
+        """The same as Arrow's record batches, with the number of documents that have the word."""
         from pyarrow import parquet
 
         with parquet.ParquetFile(self.path) as table:
-            for batch in table.iter_batches(rows, columns=["word", "count"]):
-                yield batch["word"].to_pylist(), batch["count"].to_pylist()
+            yield from table.iter_batches(rows, columns=["word", "count", "documents"])
 
     def spans(self, most: int | None = None) -> Iterator[tuple[str, int]]:
         """The parts of the words that can become tokens, with the counts of the words. May repeat one.
