@@ -97,12 +97,17 @@ class WordTable:
         Args:
             most: leave out the rarest words, all of a count alike, until no more than so many are left.
         """
+        for words, counts in self.frequent(most):
+            for word, count in zip(words, counts, strict=True):
+                for span in self.segmentation.spans(word):
+                    yield span, count
+
+    def frequent(self, most: int | None = None) -> Iterator[tuple[list[str], list[int]]]:
+        """Batches without the rarest words, so that no more than `most` are left; all words for None."""
         least = 1 if most is None or self.distinct <= most else self._least(most)
         for words, counts in self.batches():
-            for word, count in zip(words, counts, strict=True):
-                if count >= least:
-                    for span in self.segmentation.spans(word):
-                        yield span, count
+            kept = [(word, count) for word, count in zip(words, counts, strict=True) if count >= least]
+            yield [word for word, _ in kept], [count for _, count in kept]
 
     def _least(self, most: int) -> int:
         """The lowest count that at most `most` words reach, if it is not above a million."""

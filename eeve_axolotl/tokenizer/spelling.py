@@ -6,8 +6,6 @@ them. A SentencePiece vocabulary says the same; a byte-level one has a printable
 
 from __future__ import annotations
 
-import json
-
 from eeve_axolotl.embeddings import byte_level_alphabet
 
 BOUNDARY = "▁"  # SentencePiece's spelling of a space
@@ -72,8 +70,3 @@ def has_pattern(state: dict) -> bool:
 def spelling_of(state: dict) -> Spelling:
     """The spelling of a tokenizer's JSON."""
     return ByteLevel() if is_byte_level(state) else Spelling()
-
-
-def identity(state: dict) -> str:
-    """A tokenizer's JSON as one string, the same for the same tokenizer."""
-    return json.dumps(state, ensure_ascii=False)
