@@ -18,7 +18,7 @@ from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
-from eeve_axolotl.tokenizer.words import Segmentation
+from eeve_axolotl.tokenizer.words import segmentation
 from eeve_axolotl.vocabulary import MANIFEST
 
 LOG = logger("tokenizer")
@@ -44,6 +44,9 @@ class TokenizerSettings(Settings):
 
     script: list[str] = Field(default=["Hangul"], min_length=1)
     """Unicode scripts of the new tokens, one name or several."""
+
+    method: Literal["eeve", "continued"] = "eeve"
+    """How candidates are found: the card's intermediate tokenizer, or `continued` BPE (arXiv 2512.03989)."""
 
     intermediate_vocab_size: int = Field(default=40_000, gt=0)
     """Size of the intermediate tokenizer (card, step 1)."""
@@ -110,7 +113,7 @@ def build(settings: TokenizerSettings) -> dict:
     work = Path(settings.work_directory or output.with_name(f".{output.name}.work"))
     table = count(
         shards,
-        Segmentation(state, settings.script),
+        segmentation(state, settings.script),
         work,
         memory_mb=settings.memory_mb,
         workers=settings.workers,
@@ -129,6 +132,7 @@ def build(settings: TokenizerSettings) -> dict:
         intermediate_vocab_size=settings.intermediate_vocab_size,
         min_count=threshold,
         max_rounds=settings.max_rounds,
+        method=settings.method,
         most_words=settings.memory_mb * 1000,
     )
     extended = bases.extended_state(state, selection.tokens, len(base))

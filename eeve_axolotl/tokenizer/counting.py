@@ -81,11 +81,15 @@ class WordTable:
 
     def batches(self, rows: int = 20_000) -> Iterator[tuple[list[str], list[int]]]:
         """Words and their counts, so many at a time, in the order of the words."""
+        for batch in self.record_batches(rows):
+            yield batch["word"].to_pylist(), batch["count"].to_pylist()
+
+    def record_batches(self, rows: int) -> Iterator:
+        """The same as Arrow's record batches, with the number of documents that have the word."""
         from pyarrow import parquet
 
         with parquet.ParquetFile(self.path) as table:
-            for batch in table.iter_batches(rows, columns=["word", "count"]):
-                yield batch["word"].to_pylist(), batch["count"].to_pylist()
+            yield from table.iter_batches(rows, columns=["word", "count", "documents"])
 
     def spans(self, most: int | None = None) -> Iterator[tuple[str, int]]:
         """The parts of the words that can become tokens, with the counts of the words. May repeat one.
@@ -93,12 +97,17 @@ class WordTable:
         Args:
             most: leave out the rarest words, all of a count alike, until no more than so many are left.
         """
+        for words, counts in self.frequent(most):
+            for word, count in zip(words, counts, strict=True):
+                for span in self.segmentation.spans(word):
+                    yield span, count
+
+    def frequent(self, most: int | None = None) -> Iterator[tuple[list[str], list[int]]]:
+        """Batches without the rarest words, so that no more than `most` are left; all words for None."""
         least = 1 if most is None or self.distinct <= most else self._least(most)
         for words, counts in self.batches():
-            for word, count in zip(words, counts, strict=True):
-                if count >= least:
-                    for span in self.segmentation.spans(word):
-                        yield span, count
+            kept = [(word, count) for word, count in zip(words, counts, strict=True) if count >= least]
+            yield [word for word, _ in kept], [count for _, count in kept]
 
     def _least(self, most: int) -> int:
         """The lowest count that at most `most` words reach, if it is not above a million."""

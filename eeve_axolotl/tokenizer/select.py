@@ -1,7 +1,7 @@
 """Which tokens to add: the card's steps 1 to 7, on a table of words.
 
 Candidates come from an intermediate BPE tokenizer of the corpus's words. What is counted is what the
-target tokenizer really produces; what is too rare is dropped, what is missing and frequent is added,
+target tokenizer really produces; what is too rare is dropped, what was dropped too early is added again,
 and all is counted again, until nothing changes.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer, models, trainers
@@ -17,11 +18,29 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
-from eeve_axolotl.tokenizer.base import extended_state, model_of
+from eeve_axolotl.tokenizer import continued
+from eeve_axolotl.tokenizer.base import model_of
 from eeve_axolotl.tokenizer.counting import WordTable
-from eeve_axolotl.tokenizer.words import BOUNDARY
+from eeve_axolotl.tokenizer.curation import Curation
+from eeve_axolotl.tokenizer.letters import Letters, letters_of
+from eeve_axolotl.tokenizer.segment import Counted, Segmenter
 
 LOG = logger("tokenizer")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What became of one candidate: `reason` is None if it was chosen.
+
+    Its counts are under the target tokenizer if it was chosen, else when all candidates were in; `word` is
+    the most frequent word that has it (a row of the table, -1 for none).
+    """
+
+    token: str
+    count: int
+    documents: int
+    reason: str | None
+    word: int
 
 
 @dataclass
@@ -31,6 +50,7 @@ class Selection:
     tokens: list[str]
     counts: dict[str, int]
     rounds: list[dict] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
 
 
 def train_intermediate(table: WordTable, vocab_size: int, most_words: int | None = None) -> list[str]:
@@ -82,67 +102,243 @@ def select(
     intermediate_vocab_size: int,
     min_count: int,
     max_rounds: int,
+    method: Literal["eeve", "continued"] = "eeve",
     most_words: int | None = None,
+    curation: Curation | None = None,
+    multiple: int = 1,
+    threads: int = 1,
 ) -> Selection:
     """Choose the new tokens for the base tokenizer `state` (steps 1 to 7).
 
     Args:
         first_id: id of the first new token.
-        new_tokens: how many to add at most, the most frequent; None for all above `min_count`.
+        new_tokens: how many to add at most; None for all above `min_count`.
         min_count: a token seen less often is dropped (step 5), a letter seen as often is added (step 6).
+        method: where candidates come from: an intermediate tokenizer, or merges learned on top of the base's.
         most_words: of so many of the most frequent words the candidates are made; None for all.
+        curation: what a person allows and refuses.
+        multiple: fewer are added, so that base and new tokens together are a multiple of it.
+        threads: how many count.
 
     Raises EEVEError if nothing is frequent enough, or `max_rounds` did not reach the fixpoint.
     """
     base = state["model"]["vocab"]
-    letters = Counter()
-    for span, count in table.spans():
-        for letter in span.lstrip(BOUNDARY):
-            letters[letter] += count
-    frequent = [
-        letter for letter, count in letters.most_common() if letter not in base and count >= min_count
+    curation = curation or Curation()
+    segmentation = table.segmentation
+    spell, read = segmentation.spelling.spell, segmentation.spelling.read
+    letters = letters_of(state, table)
+    frequent = [letter for letter, count in letters.counts.items() if count >= min_count]
+    allowed = list(map(spell, curation.needed()))
+    fragments = letters.needed([*frequent, *allowed])
+    if method == "continued":
+        learned = continued.learn(state, table, [*fragments, *frequent], intermediate_vocab_size, most_words)
+    else:
+        tokens = train_intermediate(table, intermediate_vocab_size, most_words)
+        learned = [spell(token) for token in tokens if len(token) > 1]
+    # Letters first: merges need them.
+    proposed = [
+        token for token in dict.fromkeys([*fragments, *frequent, *learned, *allowed]) if token not in base
     ]
-    candidates = [
-        token
-        for token in train_intermediate(table, intermediate_vocab_size, most_words)
-        if token not in base and len(token) > 1
-    ]
-    order = {token: n for n, token in enumerate(frequent + candidates)}  # letters first: merges need them
-    chosen = set(order)
-    selection = Selection([], {})
-    for number in range(1, max_rounds + 1):
-        tokens = sorted(chosen, key=order.__getitem__)
-        counts = count_tokens(extended_state(state, tokens, first_id), table)
-        # A letter is kept while the corpus has it often enough, whether or not it stands alone in a token now.
-        rare = {token for token in tokens if counts[token] < max(min_count, 1)} - set(frequent)
-        surplus = max(len(chosen) - len(rare) - (new_tokens or len(chosen)), 0)
-        # Step by step, the least useful first, counted anew each time: what a dropped token covered goes to
-        # its parts, which may then be frequent enough.
-        ranked = sorted(
-            chosen, key=lambda token: (token not in rare, _worth(token, counts, letters), -order[token])
+    refused = {
+        token: reason
+        for token in proposed
+        if token not in fragments and (reason := curation.refusal(read(token)))
+    }
+    most = _rounded(new_tokens, first_id, multiple)
+    kept = {*map(spell, curation.allow), *allowed, *fragments} - base.keys()
+    # Merges in the order that they were learned, and more of them in place of those that are dropped.
+    limit = len(proposed) if most is None or method == "eeve" else most
+    while True:
+        search = _Search(
+            Segmenter(state, proposed[:limit]),
+            table,
+            most=most,
+            first_id=first_id,
+            multiple=multiple,
+            min_count=max(min_count, 1),
+            letters=letters,
+            kept=kept & set(proposed[:limit]),
+            reasons=refused,
+            threads=threads,
         )
-        dropped = set(ranked[: _step(len(rare) + surplus)])
-        selection.rounds.append({"round": number, "tokens": len(tokens), "dropped": len(dropped)})
-        LOG.info("round %d: %s tokens, %s dropped", number, f"{len(tokens):,}", f"{len(dropped):,}")
-        if not dropped:
-            selection.tokens = tokens
-            selection.counts = {token: counts[token] for token in tokens}
-            if not tokens:
+        selection = search.run(max_rounds)
+        short = (most or 0) - len(selection.tokens)
+        if short < multiple or limit >= len(proposed):
+            return _without_idle_fragments(selection, letters, fragments)
+        limit += short
+
+
+def _without_idle_fragments(selection: Selection, letters: Letters, fragments: list[str]) -> Selection:
+    """Fragments whose letters were all dropped lead nowhere: without them."""
+    idle = set(fragments) - set(letters.needed(selection.tokens))
+    selection.tokens = [token for token in selection.tokens if token not in idle]
+    for token in idle:
+        selection.counts.pop(token, None)
+    return selection
+
+
+class _Search:
+    """The rounds: drop what is too rare or too much, add what would save more, until neither changes anything."""
+
+    def __init__(
+        self, segmenter: Segmenter, table: WordTable, *, most, first_id, multiple, min_count, letters, kept,
+        reasons, threads,
+    ):  # fmt: skip
+        self.segmenter, self.table, self.threads = segmenter, table, threads
+        self.most, self.first_id, self.multiple, self.min_count = most, first_id, multiple, min_count
+        tokens = segmenter.candidates
+        self.reasons: dict[str, str] = dict(reasons)
+        self.open = np.array([token not in reasons for token in tokens], dtype=np.bool_)
+        self.kept = segmenter.mask(kept)
+        self.letter = np.array([token in letters.counts for token in tokens], dtype=np.bool_)
+        # What a letter saves: it would fall to its bytes.
+        self.letter_worth = np.array(
+            [letters.counts[token] * letters.saves.get(token, 0) for token in tokens],
+            dtype=np.int64,
+        )
+        self.rounds: list[dict] = []
+
+    def run(self, max_rounds: int) -> Selection:
+        everything = self._count(np.ones_like(self.open))
+        chosen = self.open.copy()
+        settled: tuple[np.ndarray, Counted] | None = None
+        tried = np.zeros_like(chosen)  # offered since then
+        stale = np.zeros_like(chosen)  # offered in vain
+        at_once, added = len(chosen), 0
+        while True:
+            if len(self.rounds) == max_rounds:
+                raise EEVEError(f"the selection did not settle in {max_rounds} rounds; raise max_rounds")
+            counted = self._count(chosen)
+            dropped = self._drop(chosen, counted)
+            self._log(chosen, counted, dropped, added)
+            added = 0
+            if len(dropped):
+                chosen[dropped] = False
+                continue
+            if not chosen.any():
                 raise EEVEError(
-                    f"no new token occurs {min_count:,} times in the corpus; lower min_count (or min_count_per_gb)"
+                    f"no new token occurs {self.min_count:,} times in the corpus; lower min_count (or min_count_per_gb)"
                 )
-            return selection
-        chosen -= dropped
-    raise EEVEError(f"the selection did not settle in {max_rounds} rounds; raise max_rounds")
+            if settled is None or counted.total < settled[1].total:
+                settled = (chosen.copy(), counted)
+            else:  # what was added saved nothing: back, and less of it
+                chosen = settled[0].copy()
+                if at_once > _FEW:
+                    at_once = max(_FEW, at_once // 4)
+                else:
+                    stale |= tried
+            offered = self._offer(chosen, settled[1], stale)[:at_once]
+            if not len(offered):
+                return self._selection(settled, everything)
+            at_once = min(at_once, len(offered))
+            tried[:] = False
+            tried[offered] = chosen[offered] = True
+            added = len(offered)
+
+    def _count(self, chosen: np.ndarray) -> Counted:
+        return self.segmenter.count(self.table, chosen, self.threads)
+
+    def _worth(self, counted: Counted) -> np.ndarray:
+        """How many tokens the corpus would take more without each: a letter falls to bytes, a word to two parts,
+        and what is made from it in no other way falls too."""
+        return np.where(self.letter, np.maximum(self.letter_worth, counted.worth), counted.worth)
+
+    def _drop(self, chosen: np.ndarray, counted: Counted) -> np.ndarray:
+        """Candidates to drop: too rare, or over the budget, the least useful first, the last first among equals.
+
+        Step by step, counted anew each time: what a dropped token covered goes to its parts, which may
+        then be frequent enough. A letter that is frequent enough in the corpus is not too rare.
+        """
+        worth = self._worth(counted)
+        rare = chosen & ~self.letter & ~self.kept & (counted.counts < self.min_count)
+        rare = self.segmenter.cheapest_relief(
+            counted, rare, chosen & ~self.letter & ~self.kept, self.min_count
+        )
+        left = int(chosen.sum() - rare.sum())
+        excess = int(rare.sum()) + max(0, left - (left if self.most is None else self.most))
+        if not excess and chosen.any():
+            excess = (self.first_id + left) % self.multiple
+        can = np.flatnonzero(chosen & ~self.kept)
+        order = can[np.lexsort((-can, worth[can], ~rare[can]))]
+        dropped = self.segmenter.droppable(chosen, order, worth, counted.made, _step(excess))
+        for n in dropped:
+            count = counted.counts[n]
+            why = "others save more"
+            if rare[n]:
+                why = (
+                    f"{count} < {self.min_count}"
+                    if count < self.min_count
+                    else "leaves a part of it too rare"
+                )
+            self.reasons[self.segmenter.candidates[n]] = f"round {len(self.rounds) + 1}: {why}"
+        return dropped
+
+    def _offer(self, chosen: np.ndarray, counted: Counted, stale: np.ndarray) -> np.ndarray:
+        """Candidates that would save more than what they would replace, or fill what room there is; the best first."""
+        gain = np.where(self.letter, self.letter_worth, counted.offers)
+        can = np.flatnonzero(self.open & ~chosen & ~stale & (gain >= self.min_count))
+        can = can[np.lexsort((can, -gain[can]))]
+        if self.most is None:
+            return can
+        room = max(0, self.most - int(chosen.sum()))
+        worth = np.sort(self._worth(counted)[chosen & ~self.kept])
+        n = min(len(can) - room, len(worth))
+        if n <= 0:
+            return can[:room]
+        better = gain[can[room : room + n]] > worth[:n]
+        return can[: room + (n if better.all() else int(better.argmin()))]
+
+    def _log(self, chosen: np.ndarray, counted: Counted, dropped: np.ndarray, added: int) -> None:
+        number = len(self.rounds) + 1
+        tokens = int(chosen.sum())
+        self.rounds.append(
+            {
+                "round": number,
+                "tokens": tokens,
+                "added": added,
+                "dropped": len(dropped),
+                "total": counted.total,
+            }
+        )
+        LOG.info(
+            "round %d: %s tokens (%s added), %s dropped; the corpus's words take %s",
+            number, f"{tokens:,}", f"{added:,}", f"{len(dropped):,}", f"{counted.total:,}",
+        )  # fmt: skip
+
+    def _selection(self, settled: tuple[np.ndarray, Counted], everything: Counted) -> Selection:
+        chosen, counted = settled
+        selection = Selection([], {}, self.rounds)
+        for n, token in enumerate(self.segmenter.candidates):
+            source = counted if chosen[n] else everything
+            reason = None if chosen[n] else self.reasons.get(token, "saves nothing")
+            if chosen[n]:
+                selection.tokens.append(token)
+                selection.counts[token] = int(counted.counts[n])
+            selection.candidates.append(
+                Candidate(token, int(source.counts[n]), int(source.documents[n]), reason, int(source.rows[n]))
+            )
+        return selection
+
+
+_FEW = 32
 
 
 def _step(excess: int) -> int:
     """How many of `excess` tokens to drop in one round: a third, or all of a few."""
-    return excess if excess <= 32 else -(-excess // 3)
+    return excess if excess <= _FEW else -(-excess // 3)
 
 
-def _worth(token: str, counts: Counter[str], letters: Counter[str]) -> int:
-    """How many tokens the corpus would take more without this one: a letter falls to its bytes, a word to two parts."""
-    if len(token) == 1:
-        return letters[token] * (len(token.encode()) - 1)
-    return counts[token]
+def _rounded(new_tokens: int | None, first_id: int, multiple: int) -> int | None:
+    """A budget that makes the vocabulary a multiple.
+
+    Raises EEVEError if there is none.
+    """
+    if new_tokens is None:
+        return None
+    rounded = new_tokens - (first_id + new_tokens) % multiple
+    if rounded <= 0:
+        raise EEVEError(
+            f"no vocabulary of {first_id + 1:,} to {first_id + new_tokens:,} tokens is a multiple of {multiple}; "
+            "raise new_tokens or lower round_vocab_to"
+        )
+    return rounded
