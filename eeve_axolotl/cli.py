@@ -96,8 +96,8 @@ def run(config: str, dry_run: bool, begin: str | None) -> None:
 @told_plainly
 def evaluate(model, config, texts, tokenizer, base, output, name, position) -> None:
     """Evaluate MODEL on held-out texts: bits per byte, tokens per character, new tokens, samples."""
-    from eeve_axolotl.inspection import evaluate as evaluate_model
-    from eeve_axolotl.inspection_settings import EvaluationSettings
+    from eeve_axolotl.evaluation.inspection import evaluate as evaluate_model
+    from eeve_axolotl.evaluation.settings import EvaluationSettings
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.settings import read_yaml
 

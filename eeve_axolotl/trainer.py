@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from eeve_axolotl.args import ConvergenceSettings, EvaluateSettings
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.evaluation import read_texts, score
+from eeve_axolotl.evaluation.scoring import read_texts, score
 from eeve_axolotl.files import replacing
 from eeve_axolotl.logs import logger
 from eeve_axolotl.records import read_record

@@ -55,7 +55,7 @@ def units(tokens: list[str], spelling: ByteLevel) -> list[tuple[str, ...]]:
     """A word's base tokens in the smallest groups that begin and end between characters."""
     groups: list[tuple[str, ...]] = []
     begin = 0
-    for n, token in enumerate(tokens):
+    for n, _ in enumerate(tokens):
         ends_here = n + 1 == len(tokens) or spelling.bytes(tokens[n + 1][0])[0] & 0xC0 != 0x80
         if ends_here:
             groups.append(tuple(tokens[begin : n + 1]))

@@ -9,9 +9,9 @@ import torch
 
 from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.evaluation import read_texts, score
+from eeve_axolotl.evaluation.scoring import read_texts, score
+from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings
 from eeve_axolotl.files import read_json, write_json
-from eeve_axolotl.inspection_settings import PROMPTS, EvaluationSettings
 from eeve_axolotl.records import weights_sha256
 from eeve_axolotl.vocabulary import MARK, manifest_base_size
 

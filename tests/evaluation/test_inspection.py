@@ -7,9 +7,9 @@ import torch
 
 from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.evaluation import score
-from eeve_axolotl.inspection import evaluate, neighbours, row_norms
-from eeve_axolotl.inspection_settings import EvaluationSettings
+from eeve_axolotl.evaluation.inspection import evaluate, neighbours, row_norms
+from eeve_axolotl.evaluation.scoring import score
+from eeve_axolotl.evaluation.settings import EvaluationSettings
 from tests.conftest import extended, tiny_llama
 
 WORDS = ["▁학교", "▁지금", "안녕"]
