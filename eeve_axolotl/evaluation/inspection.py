@@ -9,7 +9,7 @@ import torch
 
 from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.evaluation.scoring import read_texts, score
+from eeve_axolotl.evaluation.scoring import score, stream_texts
 from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings
 from eeve_axolotl.files import read_json, write_json
 from eeve_axolotl.records import weights_sha256
@@ -74,7 +74,7 @@ def inspect(
         name: score(
             model,
             tokenizer,
-            read_texts(path, limit),
+            stream_texts(path, limit),
             first_subwords=firsts,
             batch_size=batch_size,
             max_length=max_length,
