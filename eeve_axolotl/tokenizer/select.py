@@ -224,7 +224,9 @@ class _Search:
             excess = (self.first_id + left) % self.multiple
         can = np.flatnonzero(chosen & ~self.kept)
         order = can[np.lexsort((-can, worth[can], ~rare[can]))]
-        dropped = self.segmenter.droppable(chosen, order, worth, counted.made, _step(excess))
+        n = _step(excess)
+        limit = worth[order[:n]][~rare[order[:n]]].max(initial=0)
+        dropped = self.segmenter.droppable(chosen, order, counted.made, limit, n)
         for n in dropped:
             count = counted.counts[n]
             why = "others save more"
