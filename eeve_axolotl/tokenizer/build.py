@@ -17,6 +17,7 @@ from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer.counting import count
+from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
 from eeve_axolotl.tokenizer.words import Segmentation
 from eeve_axolotl.vocabulary import MANIFEST
@@ -57,8 +58,23 @@ class TokenizerSettings(Settings):
     min_count_per_gb: float | None = Field(default=None, ge=0)
     """The same for each GB of corpus, so that a small corpus works; 60 is the card's rate."""
 
-    max_rounds: int = Field(default=100, gt=0)
+    max_rounds: int = Field(default=300, gt=0)
     """Cap on rounds of counting (card, step 7)."""
+
+    round_vocab_to: int = Field(default=1, gt=0)
+    """Add fewer tokens, so that the vocabulary's size is a multiple of this (64 suits most hardware)."""
+
+    allow: list[str] = []
+    """Files of tokens to add however rare, one on a line (`#` begins a comment), ▁ for the space before a word."""
+
+    deny: list[str] = []
+    """Files of tokens never to add, single letters too."""
+
+    reject: list[str] = []
+    """Regular expressions: a token that one matches anywhere is not added, unless it is a single letter."""
+
+    max_token_length: int | None = Field(default=None, gt=0)
+    """Longer tokens are not added, in characters without the ▁."""
 
     memory_mb: int = Field(default=4_000, ge=100)
     """Memory for counting the corpus's words, all processes together; more words than fit go to disk."""
@@ -76,7 +92,7 @@ class TokenizerSettings(Settings):
     keep_work: bool = False
     """Keep the counts after success, for another build from the same corpus."""
 
-    @field_validator("script", mode="before")
+    @field_validator("script", "allow", "deny", mode="before")
     @classmethod
     def _one_or_several(cls, value):
         return [value] if isinstance(value, str) else value
@@ -107,10 +123,14 @@ def build(settings: TokenizerSettings) -> dict:
     base = bases.load(settings.base)
     shards = [shard for source in settings.corpus for shard in source.shards()]
     state = json.loads(base.backend_tokenizer.to_str())
+    segmentation = Segmentation(state, settings.script)
+    curation = Curation.read(
+        segmentation, settings.allow, settings.deny, settings.reject, settings.max_token_length
+    )
     work = Path(settings.work_directory or output.with_name(f".{output.name}.work"))
     table = count(
         shards,
-        Segmentation(state, settings.script),
+        segmentation,
         work,
         memory_mb=settings.memory_mb,
         workers=settings.workers,
@@ -129,6 +149,9 @@ def build(settings: TokenizerSettings) -> dict:
         intermediate_vocab_size=settings.intermediate_vocab_size,
         min_count=threshold,
         max_rounds=settings.max_rounds,
+        curation=curation,
+        multiple=settings.round_vocab_to,
+        threads=settings.workers,
     )
     extended = bases.extended_state(state, selection.tokens, len(base))
     before, after = (sum(count_tokens(each, table).values()) for each in (state, extended))

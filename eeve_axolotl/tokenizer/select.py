@@ -157,7 +157,7 @@ class _Search:
         self.letter = np.array([len(token) == 1 for token in tokens], dtype=np.bool_)
         # What a letter saves: it would fall to its bytes.
         self.letter_worth = np.array(
-            [letters[token] * (len(token.encode()) - 1) if len(token) == 1 else 0 for token in tokens],
+            [FACTOR * letters[token] * (len(token.encode()) - 1) if len(token) == 1 else 0 for token in tokens],
             dtype=np.int64,
         )
         self.rounds: list[dict] = []
@@ -166,8 +166,6 @@ class _Search:
         everything = self._count(np.ones_like(self.open))
         chosen = self.open.copy()
         settled: tuple[np.ndarray, Counted] | None = None
-        tried = np.zeros_like(chosen)  # offered since then
-        stale = np.zeros_like(chosen)  # offered in vain
         at_once, added = len(chosen), 0
         while True:
             if len(self.rounds) == max_rounds:
@@ -183,20 +181,16 @@ class _Search:
                 raise EEVEError(
                     f"no new token occurs {self.min_count:,} times in the corpus; lower min_count (or min_count_per_gb)"
                 )
-            if settled is None or counted.total < settled[1].total:
+            if settled is None or counted.total < settled[1].total * (1 - _GAIN):
                 settled = (chosen.copy(), counted)
-            else:  # what was added saved nothing: back, and less of it
+            else:  # what was added saved nothing: back, and less of it at once
                 chosen = settled[0].copy()
-                if at_once > _FEW:
-                    at_once = max(_FEW, at_once // 4)
-                else:
-                    stale |= tried
-            offered = self._offer(chosen, settled[1], stale)[:at_once]
+                at_once //= 4
+            offered = self._offer(chosen, settled[1])[:at_once]
             if not len(offered):
                 return self._selection(settled, everything)
-            at_once = min(at_once, len(offered))
-            tried[:] = False
-            tried[offered] = chosen[offered] = True
+            at_once = len(offered)
+            chosen[offered] = True
             added = len(offered)
 
     def _count(self, chosen: np.ndarray) -> Counted:
@@ -235,10 +229,10 @@ class _Search:
             self.reasons[self.segmenter.candidates[n]] = f"round {len(self.rounds) + 1}: {why}"
         return dropped
 
-    def _offer(self, chosen: np.ndarray, counted: Counted, stale: np.ndarray) -> np.ndarray:
+    def _offer(self, chosen: np.ndarray, counted: Counted) -> np.ndarray:
         """Candidates that would save more than what they would replace, or fill what room there is; the best first."""
         gain = np.where(self.letter, self.letter_worth, counted.offers)
-        can = np.flatnonzero(self.open & ~chosen & ~stale & (gain >= self.min_count))
+        can = np.flatnonzero(self.open & ~chosen & (gain >= self.min_count))
         can = can[np.lexsort((can, -gain[can]))]
         if self.most is None:
             return can
@@ -276,7 +270,8 @@ class _Search:
         return selection
 
 
-_FEW = 32
+_FEW = 32  # tokens that are dropped in one round
+_GAIN = 1e-4  # the share of all tokens that an exchange must save to be one
 
 
 def _step(excess: int) -> int:
@@ -298,3 +293,5 @@ def _rounded(new_tokens: int | None, first_id: int, multiple: int) -> int | None
             "raise new_tokens or lower round_vocab_to"
         )
     return rounded
+
+FACTOR = 1
