@@ -158,7 +158,9 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
     counting, encoding, with_base = seconds(
         count_once, lambda: extended.encode_batch(train), lambda: base.encode_batch(train)
     )
-    say(f"counting {size / counting / 1e6:.1f} MB/s, encode_batch {size / encoding / 1e6:.1f} MB/s (extended)")
+    say(
+        f"counting {size / counting / 1e6:.1f} MB/s, encode_batch {size / encoding / 1e6:.1f} MB/s (extended)"
+    )
 
     table = count_once()
     segmenter = Segmenter(state, new)
@@ -214,7 +216,16 @@ def memory(corpus: Path, work: Path, limit_mb: int = 100) -> dict:
     peaks = []
     for times in (1, 4, 16):
         with tempfile.TemporaryDirectory(dir=work) as directory:
-            command = [sys.executable, "-c", _MEASURED, str(corpus), str(times), BASE, str(limit_mb), directory]
+            command = [
+                sys.executable,
+                "-c",
+                _MEASURED,
+                str(corpus),
+                str(times),
+                BASE,
+                str(limit_mb),
+                directory,
+            ]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks.append(round(float(done.stdout.split()[-1])))
         say(f"{times}x the corpus, memory_mb {limit_mb}: peak {peaks[-1]} MB")
@@ -223,9 +234,13 @@ def memory(corpus: Path, work: Path, limit_mb: int = 100) -> dict:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the documents")
-    parser.add_argument("--json", action="store_true", help="accepted for scripts; JSON is always the last line")
+    parser.add_argument(
+        "--json", action="store_true", help="accepted for scripts; JSON is always the last line"
+    )
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}; all unless given")
     root = Path(__file__).resolve().parent.parent
     corpora = Path(os.environ.get("EEVE_CORPORA", root.parent / "shared" / "corpora"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
+from tokenizers import Tokenizer
 
 import eeve_axolotl
 from eeve_axolotl.errors import EEVEError
@@ -16,6 +18,7 @@ from eeve_axolotl.logs import logger
 from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
+from eeve_axolotl.tokenizer import candidates, report
 from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
@@ -25,7 +28,16 @@ from eeve_axolotl.vocabulary import MANIFEST
 LOG = logger("tokenizer")
 
 # Settings that change nothing in the tokenizer: the manifest is the same without them.
-_WHERE_AND_HOW = {"output", "overwrite", "memory_mb", "workers", "engine", "work_directory", "keep_work"}
+_WHERE_AND_HOW = {
+    "output",
+    "held_out",
+    "overwrite",
+    "memory_mb",
+    "workers",
+    "engine",
+    "work_directory",
+    "keep_work",
+}
 
 
 class TokenizerSettings(Settings):
@@ -75,6 +87,9 @@ class TokenizerSettings(Settings):
 
     max_token_length: int | None = Field(default=None, gt=0)
     """Longer tokens are not added, in characters without the ▁."""
+
+    held_out: list[Source] = []
+    """Text that is not in `corpus`, for the report to measure the tokenizer on."""
 
     memory_mb: int = Field(default=4_000, ge=100)
     """Memory for counting the corpus's words, all processes together; more words than fit go to disk."""
@@ -154,7 +169,13 @@ def build(settings: TokenizerSettings) -> dict:
         threads=settings.workers,
     )
     extended = bases.extended_state(state, selection.tokens, len(base))
-    before, after = (sum(count_tokens(each, table).values()) for each in (state, extended))
+    before = sum(count_tokens(state, table).values())
+    counts = count_tokens(
+        extended, table
+    )  # by the tokenizers library: what the selection counted must be the same
+    after = sum(counts.values())
+    if any(counts[token] != count for token, count in selection.counts.items()):
+        raise RuntimeError("the selection counted other tokens than the tokenizer makes; please report this")
     manifest = {
         "base": settings.base,
         "base_sha256": bases.identity(base),
@@ -174,7 +195,16 @@ def build(settings: TokenizerSettings) -> dict:
         "versions": {"eeve_axolotl": eeve_axolotl.__version__, "tokenizers": version("tokenizers")},
         "counts": selection.counts,
     }
-    _write(output, base, extended, manifest)
+    texts = {"train": shards}
+    if settings.held_out:
+        texts["held out"] = [shard for source in settings.held_out for shard in source.shards()]
+
+    def beside(directory: Path) -> None:
+        candidates.write(directory / candidates.FILE, selection.candidates, table, shards)
+        tokenizers = (base.backend_tokenizer, Tokenizer.from_file(str(directory / "tokenizer.json")))
+        report.write(directory / report.DIRECTORY, *tokenizers, manifest, texts)
+
+    _write(output, base, extended, manifest, beside)
     if not settings.keep_work:
         shutil.rmtree(work)
     return manifest
@@ -186,7 +216,7 @@ def _unreachable(state: dict, selection: Selection) -> int:
     return sum(model.encode(token, add_special_tokens=False).tokens != [token] for token in selection.tokens)
 
 
-def _write(output: Path, base, state: dict, manifest: dict) -> None:
+def _write(output: Path, base, state: dict, manifest: dict, more: Callable[[Path], None]) -> None:
     beside = output.with_name(f".{output.name}.unfinished")
     shutil.rmtree(beside, ignore_errors=True)
     base.save_pretrained(beside)
@@ -196,6 +226,7 @@ def _write(output: Path, base, state: dict, manifest: dict) -> None:
     (beside / MANIFEST).write_text(
         json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
+    more(beside)
     if output.exists():
         shutil.rmtree(output)
     output.parent.mkdir(parents=True, exist_ok=True)

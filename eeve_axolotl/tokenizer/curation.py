@@ -69,7 +69,12 @@ class Curation:
                     f"allow: {token!r} is not letters of {' or '.join(segmentation.scripts)} with at most one "
                     f"{BOUNDARY} before them; remove it, or add its script"
                 )
-        return cls(allowed, frozenset(token for file in deny for token in read_list(file)), tuple(patterns), max_length)
+        return cls(
+            allowed,
+            frozenset(token for file in deny for token in read_list(file)),
+            tuple(patterns),
+            max_length,
+        )
 
     def needed(self) -> list[str]:
         """The allowed tokens and what makes sure of them: their letters and all their beginnings, shortest first.

@@ -147,7 +147,9 @@ class Segmenter:
             relief[best] = True
         return relief
 
-    def droppable(self, chosen: np.ndarray, order: np.ndarray, made: np.ndarray, limit: int, n: int) -> np.ndarray:
+    def droppable(
+        self, chosen: np.ndarray, order: np.ndarray, made: np.ndarray, limit: int, n: int
+    ) -> np.ndarray:
         """The first `n` of the candidates `order` that can be dropped together.
 
         One is passed over where those before it leave it as the last way to make what occurs more than

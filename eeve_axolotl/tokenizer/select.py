@@ -157,7 +157,10 @@ class _Search:
         self.letter = np.array([len(token) == 1 for token in tokens], dtype=np.bool_)
         # What a letter saves: it would fall to its bytes.
         self.letter_worth = np.array(
-            [FACTOR * letters[token] * (len(token.encode()) - 1) if len(token) == 1 else 0 for token in tokens],
+            [
+                _LETTER * letters[token] * (len(token.encode()) - 1) if len(token) == 1 else 0
+                for token in tokens
+            ],
             dtype=np.int64,
         )
         self.rounds: list[dict] = []
@@ -225,7 +228,11 @@ class _Search:
             count = counted.counts[n]
             why = "others save more"
             if rare[n]:
-                why = f"{count} < {self.min_count}" if count < self.min_count else "leaves a part of it too rare"
+                why = (
+                    f"{count} < {self.min_count}"
+                    if count < self.min_count
+                    else "leaves a part of it too rare"
+                )
             self.reasons[self.segmenter.candidates[n]] = f"round {len(self.rounds) + 1}: {why}"
         return dropped
 
@@ -248,7 +255,13 @@ class _Search:
         number = len(self.rounds) + 1
         tokens = int(chosen.sum())
         self.rounds.append(
-            {"round": number, "tokens": tokens, "added": added, "dropped": len(dropped), "total": counted.total}
+            {
+                "round": number,
+                "tokens": tokens,
+                "added": added,
+                "dropped": len(dropped),
+                "total": counted.total,
+            }
         )
         LOG.info(
             "round %d: %s tokens (%s added), %s dropped; the corpus's words take %s",
@@ -271,6 +284,8 @@ class _Search:
 
 
 _FEW = 32  # tokens that are dropped in one round
+# A letter counts for so many: text that is not in the corpus has words it lacks, spelled in its letters.
+_LETTER = 2
 _GAIN = 1e-4  # the share of all tokens that an exchange must save to be one
 
 
@@ -293,5 +308,3 @@ def _rounded(new_tokens: int | None, first_id: int, multiple: int) -> int | None
             "raise new_tokens or lower round_vocab_to"
         )
     return rounded
-
-FACTOR = 1
