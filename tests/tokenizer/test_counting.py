@@ -50,16 +50,6 @@ NEW = [
 ]
 
 
-@pytest.fixture(scope="session")
-def state(base_tokenizer) -> dict:
-    return json.loads(base_tokenizer.backend_tokenizer.to_str())
-
-
-@pytest.fixture(scope="session")
-def segmentation(state) -> Segmentation:
-    return Segmentation(state, ["Hangul"])
-
-
 def write(path: Path, texts: list[str]) -> Path:
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     return path
