@@ -76,19 +76,19 @@ class TokenizerSettings(Settings):
     round_vocab_to: int = Field(default=1, gt=0)
     """Add fewer tokens, so that the vocabulary's size is a multiple of this (64 suits most hardware)."""
 
-    allow: list[str] = []
+    allow: list[str] = Field(default=[])
     """Files of tokens to add however rare, one on a line (`#` begins a comment), ▁ for the space before a word."""
 
-    deny: list[str] = []
+    deny: list[str] = Field(default=[])
     """Files of tokens never to add, single letters too."""
 
-    reject: list[str] = []
+    reject: list[str] = Field(default=[])
     """Regular expressions: a token that one matches anywhere is not added, unless it is a single letter."""
 
     max_token_length: int | None = Field(default=None, gt=0)
     """Longer tokens are not added, in characters without the ▁."""
 
-    held_out: list[Source] = []
+    held_out: list[Source] = Field(default=[])
     """Text that is not in `corpus`, for the report to measure the tokenizer on."""
 
     memory_mb: int = Field(default=4_000, ge=100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_the_last_round_changed_nothing_that_helps(manifest):
     assert sum(each["added"] for each in rounds) > 0
     totals = [each["total"] for each in rounds if not each["dropped"]]
     assert manifest["tokens_in_words"]["extended"] == min(totals)
-    for before, after in zip(rounds, rounds[1:], strict=False):
+    for before, after in pairwise(rounds):
         if before["dropped"]:
             assert after["tokens"] == before["tokens"] - before["dropped"]
             assert after["added"] == 0
@@ -176,20 +177,20 @@ def chosen(state, table, **settings) -> list[str]:
     return select(state, table, first_id=len(state["model"]["vocab"]), **settings).tokens
 
 
-def test_a_part_that_never_stands_alone_is_dropped(small, table_of):
-    tokens = chosen(small, table_of("가나다 " * 5 + "나라 " * 4))
-    assert "▁가나다" in tokens or "가나다" in tokens
-    counts = count_tokens(
-        extended_state(small, tokens, len(small["model"]["vocab"])), table_of("가나다 " * 5)
-    )
-    assert counts
+def test_a_part_too_rare_by_itself_stays_for_what_is_worth_more(small, table_of):
+    table = table_of("x가나다 " * 100 + "x가나라 " * 5)
+    tokens = chosen(small, table)
+    assert {"가나", "가나다"} <= set(tokens)
+    assert "가나라" not in tokens
+    counts = count_tokens(extended_state(small, tokens, len(small["model"]["vocab"])), table)
+    assert counts["가나"] == 5 and counts["가나다"] == 100
 
 
 def test_the_vocabulary_is_a_multiple(small, table_of):
     table = table_of("가나다라 마바사 아자차카 타파하 " * 5)
     size = len(small["model"]["vocab"])
-    for settings in ({"new_tokens": 12}, {"new_tokens": None}):
-        tokens = chosen(small, table, multiple=8, **settings)
+    for budget in ({"new_tokens": 12}, {"new_tokens": None}):
+        tokens = chosen(small, table, multiple=8, **budget)
         assert tokens and (size + len(tokens)) % 8 == 0
     with pytest.raises(EEVEError, match="is a multiple of 512; raise new_tokens or lower round_vocab_to"):
         chosen(small, table, multiple=512, new_tokens=3)
