@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
+from tokenizers import Tokenizer
 
 import eeve_axolotl
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import replacing, write_json
 from eeve_axolotl.logs import logger
 from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
+from eeve_axolotl.tokenizer import candidates, report
 from eeve_axolotl.tokenizer.counting import count
+from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
 from eeve_axolotl.tokenizer.words import segmentation
 from eeve_axolotl.vocabulary import MANIFEST
@@ -24,7 +29,16 @@ from eeve_axolotl.vocabulary import MANIFEST
 LOG = logger("tokenizer")
 
 # Settings that change nothing in the tokenizer: the manifest is the same without them.
-_WHERE_AND_HOW = {"output", "overwrite", "workers", "engine", "work_directory", "keep_work"}
+_WHERE_AND_HOW = {
+    "output",
+    "held_out",
+    "overwrite",
+    "memory_mb",
+    "workers",
+    "engine",
+    "work_directory",
+    "keep_work",
+}
 
 
 class TokenizerSettings(Settings):
@@ -60,8 +74,26 @@ class TokenizerSettings(Settings):
     min_count_per_gb: float | None = Field(default=None, ge=0)
     """The same for each GB of corpus, so that a small corpus works; 60 is the card's rate."""
 
-    max_rounds: int = Field(default=100, gt=0)
+    max_rounds: int = Field(default=300, gt=0)
     """Cap on rounds of counting (card, step 7)."""
+
+    round_vocab_to: int = Field(default=1, gt=0)
+    """Add fewer tokens, so that the vocabulary's size is a multiple of this (64 suits most hardware)."""
+
+    allow: list[str] = Field(default=[])
+    """Files of tokens to add however rare, one on a line (`#` begins a comment), ▁ for the space before a word."""
+
+    deny: list[str] = Field(default=[])
+    """Files of tokens never to add, single letters too."""
+
+    reject: list[str] = Field(default=[])
+    """Regular expressions: a token that one matches anywhere is not added, unless it is a single letter."""
+
+    max_token_length: int | None = Field(default=None, gt=0)
+    """Longer tokens are not added, in characters without the ▁."""
+
+    held_out: list[Source] = Field(default=[])
+    """Text that is not in `corpus`, for the report to measure the tokenizer on."""
 
     memory_mb: int = Field(default=4_000, ge=100)
     """Memory for counting the corpus's words, all processes together; more words than fit go to disk."""
@@ -79,7 +111,7 @@ class TokenizerSettings(Settings):
     keep_work: bool = False
     """Keep the counts after success, for another build from the same corpus."""
 
-    @field_validator("script", mode="before")
+    @field_validator("script", "allow", "deny", mode="before")
     @classmethod
     def _one_or_several(cls, value):
         return [value] if isinstance(value, str) else value
@@ -110,10 +142,12 @@ def build(settings: TokenizerSettings) -> dict:
     base = bases.load(settings.base)
     shards = [shard for source in settings.corpus for shard in source.shards()]
     state = json.loads(base.backend_tokenizer.to_str())
+    words = segmentation(state, settings.script)
+    curation = Curation.read(words, settings.allow, settings.deny, settings.reject, settings.max_token_length)
     work = Path(settings.work_directory or output.with_name(f".{output.name}.work"))
     table = count(
         shards,
-        segmentation(state, settings.script),
+        words,
         work,
         memory_mb=settings.memory_mb,
         workers=settings.workers,
@@ -134,9 +168,18 @@ def build(settings: TokenizerSettings) -> dict:
         max_rounds=settings.max_rounds,
         method=settings.method,
         most_words=settings.memory_mb * 1000,
+        curation=curation,
+        multiple=settings.round_vocab_to,
+        threads=settings.workers,
     )
     extended = bases.extended_state(state, selection.tokens, len(base))
-    before, after = (sum(count_tokens(each, table).values()) for each in (state, extended))
+    before = sum(count_tokens(state, table).values())
+    counts = count_tokens(
+        extended, table
+    )  # by the tokenizers library: the selection must have counted the same
+    after = sum(counts.values())
+    if any(counts[token] != count for token, count in selection.counts.items()):
+        raise RuntimeError("the selection counted other tokens than the tokenizer makes; please report this")
     manifest = {
         "base": settings.base,
         "base_sha256": bases.identity(base),
@@ -156,7 +199,16 @@ def build(settings: TokenizerSettings) -> dict:
         "versions": {"eeve_axolotl": eeve_axolotl.__version__, "tokenizers": version("tokenizers")},
         "counts": selection.counts,
     }
-    _write(output, base, extended, manifest)
+    texts = {"train": shards}
+    if settings.held_out:
+        texts["held out"] = [shard for source in settings.held_out for shard in source.shards()]
+
+    def beside(directory: Path) -> None:
+        candidates.write(directory / candidates.FILE, selection.candidates, table, shards)
+        tokenizers = (base.backend_tokenizer, Tokenizer.from_file(str(directory / "tokenizer.json")))
+        report.write(directory / report.DIRECTORY, *tokenizers, manifest, texts)
+
+    _write(output, base, extended, manifest, beside)
     if not settings.keep_work:
         shutil.rmtree(work)
     return manifest
@@ -168,17 +220,12 @@ def _unreachable(state: dict, selection: Selection) -> int:
     return sum(model.encode(token, add_special_tokens=False).tokens != [token] for token in selection.tokens)
 
 
-def _write(output: Path, base, state: dict, manifest: dict) -> None:
-    beside = output.with_name(f".{output.name}.unfinished")
-    shutil.rmtree(beside, ignore_errors=True)
-    base.save_pretrained(beside)
-    for name in ("tokenizer.model",):  # the base's SentencePiece model does not have the new tokens
-        (beside / name).unlink(missing_ok=True)
-    (beside / "tokenizer.json").write_text(json.dumps(state, ensure_ascii=False, indent=1), encoding="utf-8")
-    (beside / MANIFEST).write_text(
-        json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
-    if output.exists():
-        shutil.rmtree(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    beside.rename(output)
+def _write(output: Path, base, state: dict, manifest: dict, more: Callable[[Path], None]) -> None:
+    with replacing(output) as beside:
+        base.save_pretrained(beside)
+        # The base's SentencePiece model does not have the new tokens.
+        (beside / "tokenizer.model").unlink(missing_ok=True)
+        text = json.dumps(state, ensure_ascii=False, indent=1)
+        (beside / "tokenizer.json").write_text(text, encoding="utf-8")
+        write_json(beside / MANIFEST, manifest)
+        more(beside)

@@ -147,20 +147,21 @@ class Segmenter:
             relief[best] = True
         return relief
 
-    def droppable(self, chosen: np.ndarray, order: np.ndarray, worth: np.ndarray, made: np.ndarray, n: int):
+    def droppable(
+        self, chosen: np.ndarray, order: np.ndarray, made: np.ndarray, limit: int, n: int
+    ) -> np.ndarray:
         """The first `n` of the candidates `order` that can be dropped together.
 
-        One is passed over where those before it leave it as the last way to make a token that is worth
-        more than the `n`-th: two tokens that stand in for each other are not both dropped at once.
+        One is passed over where those before it leave it as the last way to make what occurs more than
+        `limit` times: two tokens that stand in for each other are not both dropped at once.
         """
         active = np.concatenate([np.ones(self.first, dtype=np.bool_), chosen])
         ways = self._ways(active)
         taken = np.zeros(len(order), dtype=np.bool_)
-        limit = worth[order[:n]].max(initial=0)
-        pad = np.zeros(self.first, dtype=np.int64)
+        made = np.concatenate([np.zeros(self.first, dtype=np.int64), made])
         _take(
-            order + self.first, n, limit, np.concatenate([pad, worth]), np.concatenate([pad, made]), active,
-            ways, ways == 1, self._left, self._right, self._made, self._uses, self._begins, taken,
+            order + self.first, n, limit, made, active, ways, ways == 1, self._left, self._right, self._made,
+            self._uses, self._begins, taken,
         )  # fmt: skip
         return order[taken]
 
@@ -289,20 +290,20 @@ def _segment(
 
 
 @njit(cache=True)
-def _take(order, n, limit, worth, made, active, ways, alone, left, right, makes, uses, begins, taken):
+def _take(order, n, limit, made, active, ways, alone, left, right, makes, uses, begins, taken):
     number = 0
     for k in range(len(order)):
         if number == n:
             break
         token = order[k]
-        cost = worth[token]
+        cost = 0
         for at in range(begins[token], begins[token + 1]):
             merge = uses[at]
             target = makes[merge]
             if active[left[merge]] and active[right[merge]] and active[target]:
                 if ways[target] == 1 and not alone[target]:
                     cost += made[target]
-        if cost > limit and cost > worth[token]:
+        if cost > limit:
             continue
         taken[k] = True
         number += 1

@@ -193,7 +193,7 @@ class _Search:
         self.letter = np.array([token in letters.counts for token in tokens], dtype=np.bool_)
         # What a letter saves: it would fall to its bytes.
         self.letter_worth = np.array(
-            [letters.counts[token] * letters.saves.get(token, 0) for token in tokens],
+            [_LETTER * letters.counts[token] * letters.saves.get(token, 0) for token in tokens],
             dtype=np.int64,
         )
         self.rounds: list[dict] = []
@@ -202,8 +202,6 @@ class _Search:
         everything = self._count(np.ones_like(self.open))
         chosen = self.open.copy()
         settled: tuple[np.ndarray, Counted] | None = None
-        tried = np.zeros_like(chosen)  # offered since then
-        stale = np.zeros_like(chosen)  # offered in vain
         at_once, added = len(chosen), 0
         while True:
             if len(self.rounds) == max_rounds:
@@ -219,20 +217,16 @@ class _Search:
                 raise EEVEError(
                     f"no new token occurs {self.min_count:,} times in the corpus; lower min_count (or min_count_per_gb)"
                 )
-            if settled is None or counted.total < settled[1].total:
+            if settled is None or counted.total < settled[1].total * (1 - _GAIN):
                 settled = (chosen.copy(), counted)
-            else:  # what was added saved nothing: back, and less of it
+            else:  # what was added saved nothing: back, and less of it at once
                 chosen = settled[0].copy()
-                if at_once > _FEW:
-                    at_once = max(_FEW, at_once // 4)
-                else:
-                    stale |= tried
-            offered = self._offer(chosen, settled[1], stale)[:at_once]
+                at_once //= 4
+            offered = self._offer(chosen, settled[1])[:at_once]
             if not len(offered):
                 return self._selection(settled, everything)
-            at_once = min(at_once, len(offered))
-            tried[:] = False
-            tried[offered] = chosen[offered] = True
+            at_once = len(offered)
+            chosen[offered] = True
             added = len(offered)
 
     def _count(self, chosen: np.ndarray) -> Counted:
@@ -260,7 +254,9 @@ class _Search:
             excess = (self.first_id + left) % self.multiple
         can = np.flatnonzero(chosen & ~self.kept)
         order = can[np.lexsort((-can, worth[can], ~rare[can]))]
-        dropped = self.segmenter.droppable(chosen, order, worth, counted.made, _step(excess))
+        n = _step(excess)
+        limit = worth[order[:n]][~rare[order[:n]]].max(initial=0)
+        dropped = self.segmenter.droppable(chosen, order, counted.made, limit, n)
         for n in dropped:
             count = counted.counts[n]
             why = "others save more"
@@ -273,10 +269,10 @@ class _Search:
             self.reasons[self.segmenter.candidates[n]] = f"round {len(self.rounds) + 1}: {why}"
         return dropped
 
-    def _offer(self, chosen: np.ndarray, counted: Counted, stale: np.ndarray) -> np.ndarray:
+    def _offer(self, chosen: np.ndarray, counted: Counted) -> np.ndarray:
         """Candidates that would save more than what they would replace, or fill what room there is; the best first."""
         gain = np.where(self.letter, self.letter_worth, counted.offers)
-        can = np.flatnonzero(self.open & ~chosen & ~stale & (gain >= self.min_count))
+        can = np.flatnonzero(self.open & ~chosen & (gain >= self.min_count))
         can = can[np.lexsort((can, -gain[can]))]
         if self.most is None:
             return can
@@ -320,7 +316,10 @@ class _Search:
         return selection
 
 
-_FEW = 32
+_FEW = 32  # tokens that are dropped in one round
+# A letter counts for so many: text that is not in the corpus has words it lacks, spelled in its letters.
+_LETTER = 2
+_GAIN = 1e-4  # the share of all tokens that an exchange must save to be one
 
 
 def _step(excess: int) -> int:

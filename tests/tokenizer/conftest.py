@@ -1,0 +1,35 @@
+"""Shared by the tests of the tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eeve_axolotl.sources import Source
+from eeve_axolotl.tokenizer.counting import WordTable, count
+from eeve_axolotl.tokenizer.words import Segmentation
+
+
+@pytest.fixture(scope="session")
+def state(base_tokenizer) -> dict:
+    """The base tokenizer's JSON."""
+    return json.loads(base_tokenizer.backend_tokenizer.to_str())
+
+
+@pytest.fixture(scope="session")
+def segmentation(state) -> Segmentation:
+    return Segmentation(state, ["Hangul"])
+
+
+@pytest.fixture
+def table_of(segmentation, tmp_path):
+    """A function: the table of some texts' words."""
+
+    def make(*texts: str) -> WordTable:
+        path: Path = tmp_path / "texts.jsonl"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        return count(Source(path=str(path)).shards(), segmentation, tmp_path / "work")
+
+    return make
