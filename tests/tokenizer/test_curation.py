@@ -70,7 +70,7 @@ def test_lists_and_patterns_hold_in_a_build(built, tmp_path):
 
 
 def test_what_a_refused_token_was_part_of_is_made_another_way_or_dropped(state, table_of):
-    table = table_of("가나다 x가나다 나다 " * 50)
+    table = table_of("가나다라 x가나다라 x나다 x다라 x가나 x라가 " * 50)
     settings = dict(
         first_id=len(state["model"]["vocab"]), new_tokens=None, intermediate_vocab_size=50, min_count=3, max_rounds=50
     )  # fmt: skip
