@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -119,3 +120,12 @@ def model_of(state: dict):
     """The bare BPE model of a tokenizer's JSON: `tokenize(word)` on text in the model's own alphabet."""
     bare = {**state, "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None}
     return Tokenizer.from_str(json.dumps(bare))
+
+
+def segmented(model: Tokenizer, batches) -> Iterator[tuple[list[str], int]]:
+    """Yields each word's tokens under a bare `model`, and its count, from `batches` of words and counts."""
+    tokens = {i: token for token, i in model.get_vocab().items()}
+    for words, counts in batches:
+        encodings = model.encode_batch_fast(words, add_special_tokens=False)
+        for encoding, count in zip(encodings, counts, strict=True):
+            yield [tokens[i] for i in encoding.ids], count

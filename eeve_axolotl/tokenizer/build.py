@@ -17,6 +17,7 @@ from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer.counting import count
+from eeve_axolotl.tokenizer.letters import sharing
 from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
 from eeve_axolotl.tokenizer.words import segmentation
 from eeve_axolotl.vocabulary import MANIFEST
@@ -153,6 +154,7 @@ def build(settings: TokenizerSettings) -> dict:
         "tokens_in_words": {"base": before, "extended": after},
         "rounds": selection.rounds,
         "unreachable": _unreachable(extended, selection),
+        "also_changed": sharing(selection.fragments, table.segmentation),
         "versions": {"eeve_axolotl": eeve_axolotl.__version__, "tokenizers": version("tokenizers")},
         "counts": selection.counts,
     }

@@ -9,12 +9,10 @@ the fragments, that its merges lead over.
 
 from __future__ import annotations
 
-import sys
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 
-from eeve_axolotl.tokenizer.base import model_of
+from eeve_axolotl.tokenizer.base import model_of, segmented
 from eeve_axolotl.tokenizer.counting import WordTable
 from eeve_axolotl.tokenizer.spelling import BOUNDARY, ByteLevel
 
@@ -55,29 +53,18 @@ def units(tokens: list[str], spelling: ByteLevel) -> list[tuple[str, ...]]:
     """A word's base tokens in the smallest groups that begin and end between characters."""
     groups: list[tuple[str, ...]] = []
     begin = 0
-    for n, token in enumerate(tokens):
-        ends_here = n + 1 == len(tokens) or spelling.bytes(tokens[n + 1][0])[0] & 0xC0 != 0x80
-        if ends_here:
-            groups.append(tuple(tokens[begin : n + 1]))
-            begin = n + 1
+    for n in range(1, len(tokens) + 1):
+        if n == len(tokens) or spelling.bytes(tokens[n][0])[0] & 0xC0 != 0x80:
+            groups.append(tuple(tokens[begin:n]))
+            begin = n
     return groups
-
-
-def unit_words(state: dict, table: WordTable):
-    """Yields (units, count) for each word of a byte-level base's table."""
-    model, spelling = model_of(state), table.segmentation.spelling
-    for words, counts in table.batches():
-        for encoding, count in zip(
-            model.encode_batch_fast(words, add_special_tokens=False), counts, strict=True
-        ):
-            yield units(encoding.tokens, spelling), count
 
 
 def _of_bytes(state: dict, table: WordTable) -> Letters:
     base = state["model"]["vocab"]
     ways: Counter[tuple[str, ...]] = Counter()
-    for groups, count in unit_words(state, table):
-        for group in groups:
+    for tokens, count in segmented(model_of(state), table.batches()):
+        for group in units(tokens, table.segmentation.spelling):
             if len(group) > 1:
                 ways[group] += count
     letters = Letters()
@@ -95,15 +82,23 @@ def _of_bytes(state: dict, table: WordTable) -> Letters:
 
 
 def sharing(fragments: list[str], segmentation) -> list[str]:
-    """Characters outside the scripts that begin with a fragment's bytes, and so take other tokens than before."""
+    """Characters outside the scripts that begin with a fragment's bytes, and so take other tokens than before.
+
+    As ranges of code points (`U+0E3F`, `U+D7A4..U+D7AF`), those without a character in Unicode included.
+    """
     if not fragments:
         return []
-    prefixes = tuple(segmentation.spelling.bytes(fragment).lstrip(b" ") for fragment in fragments)
-    table = segmentation.letters()
-    return [
-        character
-        for character in map(chr, (*range(0x80, 0xD800), *range(0xE000, sys.maxunicode + 1)))
-        if not table[ord(character)]
-        and unicodedata.category(character) != "Cn"
-        and character.encode().startswith(prefixes)
+    prefixes = tuple({segmentation.spelling.bytes(fragment).lstrip(b" ") for fragment in fragments})
+    letters = segmentation.letters()
+    shared = [
+        code
+        for code in (*range(0x80, 0xD800), *range(0xE000, 0x110000))
+        if not letters[code] and chr(code).encode().startswith(prefixes)
     ]
+    ranges: list[list[int]] = []
+    for code in shared:
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return [f"U+{a:04X}" if a == b else f"U+{a:04X}..U+{b:04X}" for a, b in ranges]

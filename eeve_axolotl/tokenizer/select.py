@@ -45,12 +45,16 @@ class Candidate:
 
 @dataclass
 class Selection:
-    """The new tokens in id order, their counts under the target tokenizer, and what each round did."""
+    """The new tokens in id order, their counts under the target tokenizer, and what each round did.
+
+    fragments: those of the tokens that begin a letter and do not end it (byte-level bases).
+    """
 
     tokens: list[str]
     counts: dict[str, int]
     rounds: list[dict] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
+    fragments: list[str] = field(default_factory=list)
 
 
 def train_intermediate(table: WordTable, vocab_size: int, most_words: int | None = None) -> list[str]:
@@ -174,6 +178,7 @@ def _without_idle_fragments(selection: Selection, letters: Letters, fragments: l
     selection.tokens = [token for token in selection.tokens if token not in idle]
     for token in idle:
         selection.counts.pop(token, None)
+    selection.fragments = [token for token in fragments if token not in idle]
     return selection
 
 

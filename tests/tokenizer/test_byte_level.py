@@ -1,0 +1,262 @@
+"""Byte-level bases (Llama-3, Qwen, GPT-2): new tokens for a script, and everything else as it was."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from eeve_axolotl.embeddings import subwords
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.sources import Source
+from eeve_axolotl.tokenizer import base as bases
+from eeve_axolotl.tokenizer import counting
+from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+from eeve_axolotl.tokenizer.letters import letters_of, sharing
+from eeve_axolotl.tokenizer.select import tokens_of
+from eeve_axolotl.tokenizer.spelling import ByteLevel
+from eeve_axolotl.tokenizer.words import segmentation
+from tests.tokenizer.test_counting import InMemory, tokens_in, write
+
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+ENGLISH = (Path(bases.__file__).read_text(encoding="utf-8") + Path(__file__).read_text(encoding="utf-8")).encode(
+    "ascii", "ignore"
+).decode()  # fmt: skip
+
+# Stems and endings: Greek with accents, polytonic letters too.
+STEMS = "λόγ ἄνθρωπ θάλασσ ουραν καλ μεγάλ γράφ διαβάζ ψυχ φιλοσοφ ὁδ χρόν δημοκρατ ζω πολιτεί ᾠδ".split()
+ENDINGS = "ος ου ον οι ους ων α ας ες η ης ω εις ει ουμε ετε ουν ία ικός".split()
+SYLLABLES = "가 나 다 라 마 하 한 국 어 말 글 을 를 이 은 는 사 람 들 에 서 도 읽 습 니 힣 뷁".split()
+
+
+def greek(seed: int = 0, words: int = 6000) -> list[str]:
+    rng = random.Random(seed)
+    made = [rng.choice(STEMS) + rng.choice(ENDINGS) for _ in range(words)]
+    return [" ".join(made[n : n + 12]) + ". The end; μ 3" for n in range(0, words, 12)]
+
+
+def hangul(seed: int = 0, words: int = 6000) -> list[str]:
+    rng = random.Random(seed)
+    lexicon = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) for _ in range(300)]
+    made = [rng.choice(lexicon) for _ in range(words)]
+    return [" ".join(made[n : n + 12]) + ". (말: ok)" for n in range(0, words, 12)]
+
+
+def small(texts: list[str], *, pattern: str | None = None, normalizer=None, vocab_size: int = 1000):
+    """A byte-level BPE tokenizer of GPT-2's kind, or with `pattern`, of Llama-3's."""
+    tokenizer = Tokenizer(models.BPE())
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    split = pattern and pre_tokenizers.Split(Regex(pattern), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level]) if split else level
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+
+
+KINDS = {
+    "gpt2": lambda: small([ENGLISH]),
+    "llama3": lambda: small([ENGLISH], pattern=LLAMA3),
+    "qwen": lambda: small([ENGLISH], pattern=LLAMA3, normalizer=normalizers.NFC()),
+    # Has seen a little of the scripts: its tokens cut letters in two, and join a letter with half of the next.
+    "mixed": lambda: small([ENGLISH, *hangul(7, 600), *greek(7, 300)], pattern=LLAMA3, vocab_size=1150),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def base(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp(request.param)
+    KINDS[request.param]().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module", params=["eeve", "continued"])
+def built(request, base, tmp_path_factory):
+    """The base, extended with Hangul and Greek, and its manifest."""
+    directory = tmp_path_factory.mktemp("built")
+    file = write(directory / "texts.jsonl", [*hangul(), *greek()])
+    output = directory / "extended"
+    manifest = build(
+        TokenizerSettings(
+            base=str(base),
+            output=str(output),
+            corpus=[Source(path=str(file))],
+            script=["Hangul", "Greek"],
+            method=request.param,
+            new_tokens=400,
+            intermediate_vocab_size=1500,
+            min_count=5,
+        )
+    )
+    return AutoTokenizer.from_pretrained(base), AutoTokenizer.from_pretrained(output), manifest
+
+
+def test_the_scripts_take_fewer_tokens(built):
+    before, after, manifest = built
+    assert manifest["unreachable"] == 0
+    for unseen in (hangul(0, 7000)[500:], greek(1)):
+        lengths = [sum(len(ids) for ids in each(unseen)["input_ids"]) for each in (before, after)]
+        assert lengths[0] > 1.2 * lengths[1]
+
+
+def test_every_new_token_is_produced(built):
+    _, after, manifest = built
+    model = bases.model_of(json.loads(after.backend_tokenizer.to_str()))
+    new = list(manifest["counts"])
+    assert len(new) > 200
+    assert [model.encode(token).tokens for token in new] == [[token] for token in new]
+
+
+def test_english_is_as_it_was(built):
+    before, after, _ = built
+    assert after(ENGLISH)["input_ids"] == before(ENGLISH)["input_ids"]
+
+
+def code_points(ranges: list[str]) -> set[int]:
+    """What the manifest says may change, as numbers."""
+    found: set[int] = set()
+    for entry in ranges:
+        ends = [int(end.removeprefix("U+"), 16) for end in entry.split("..")]
+        found.update(range(ends[0], ends[-1] + 1))
+    return found
+
+
+PIECES = st.sampled_from(
+    ["가", "한국", " 한", "힣", "λόγος", " ἄ", "Ω", "\u2126", "µ", "\u1112\u1161\u11ab", " ", "  ", "\n", "\t", "▁", "a",
+     " the", "'s", "1", "漢", "é", "\u0301", "<|end|>", "🙂", "\ud7a4", "ힰ", "฿"]
+)  # fmt: skip
+TEXTS = st.lists(PIECES | st.text(max_size=4), max_size=20).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS)
+def test_decodes_as_the_base_does(built, text):
+    before, after, manifest = built
+    old, new = (each(text, add_special_tokens=False)["input_ids"] for each in (before, after))
+    assert after.decode(new) == before.decode(old)
+    words = segmentation(json.loads(before.backend_tokenizer.to_str()), ["Hangul", "Greek"])
+    normal = (
+        before.backend_tokenizer.normalizer.normalize_str(text)
+        if before.backend_tokenizer.normalizer
+        else text
+    )
+    if not words._letter.search(normal) and not set(map(ord, normal)) & code_points(manifest["also_changed"]):
+        assert new == old
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4))
+def test_counts_equal_re_encoding(built, texts):
+    before, after, manifest = built
+    state = json.loads(after.backend_tokenizer.to_str())
+    cut = segmentation(json.loads(before.backend_tokenizer.to_str()), ["Hangul", "Greek"])
+    words = Counter(word for text in texts for word in cut.words(text))
+    ours = tokens_of(bases.model_of(state), InMemory(words))
+    theirs = tokens_in(after.backend_tokenizer, texts)
+    whole = list(filter(cut.is_span, manifest["counts"]))
+    assert {token: ours[token] for token in whole} == {token: theirs[token] for token in whole}
+
+
+def test_a_new_row_knows_the_bytes_it_is_made_of(built):
+    before, after, manifest = built
+    spelling = ByteLevel()
+    for token, ids in zip(manifest["counts"], subwords(after, len(before)), strict=True):
+        assert "".join(before.convert_ids_to_tokens(ids)) == token
+        assert spelling.spell(spelling.read(token)) == token or "<0x" in spelling.read(token)
+
+
+def test_fragments_say_what_else_they_change(tmp_path):
+    """Thai shares its first two bytes with the baht sign, which is no Thai letter by Unicode."""
+    base = KINDS["llama3"]()
+    state = json.loads(base.backend_tokenizer.to_str())
+    file = write(tmp_path / "thai.jsonl", ["ภาษาไทย ภาษา ไทย ฿100"] * 20)
+    cut = segmentation(state, ["Thai"])
+    letters = letters_of(state, counting.count(Source(path=str(file)).shards(), cut, tmp_path / "work"))
+    fragments = letters.needed(list(letters.counts))
+    assert {ByteLevel().bytes(fragment).lstrip(b" ") for fragment in fragments} == {b"\xe0\xb8", b"\xe0\xb9"}
+    assert ord("฿") in code_points(sharing(fragments, cut))
+
+
+def test_a_base_without_pattern_is_refused(tmp_path):
+    tokenizer = KINDS["gpt2"]()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(use_regex=False)
+    tokenizer.save_pretrained(tmp_path / "base")
+    with pytest.raises(EEVEError, match="no pattern"):
+        bases.load(str(tmp_path / "base"))
+
+
+def tekken() -> PreTrainedTokenizerFast:
+    """Mistral's tekken as a fast tokenizer: a token's two parts are what its own bytes fall into under the
+    tokens of lower rank."""
+    found = Path(importlib.util.find_spec("mistral_common").origin).parent / "data" / "tekken_240911.json"
+    raw = json.loads(found.read_text(encoding="utf-8"))
+    size = raw["config"]["default_vocab_size"] - raw["config"]["default_num_special_tokens"]
+    spelling = ByteLevel()
+    ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] for entry in raw["vocab"][:size]}
+
+    def halves(token: bytes) -> tuple[bytes, bytes]:
+        parts = [token[n : n + 1] for n in range(len(token))]
+        while len(parts) > 2:
+            ways = [ranks.get(a + b, size) for a, b in zip(parts, parts[1:], strict=False)]
+            at = min(range(len(ways)), key=ways.__getitem__)
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        return parts[0], parts[1]
+
+    def spelled(token: bytes) -> str:
+        return "".join(spelling._characters[byte] for byte in token)
+
+    merges = [tuple(map(spelled, halves(token))) for token in ranks if len(token) > 1]
+    model = models.BPE({spelled(token): rank for token, rank in ranks.items()}, merges, ignore_merges=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(raw["config"]["pattern"]), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("</s>", special=True)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+
+
+@pytest.mark.parametrize("method", ["eeve", "continued"])
+def test_tekken(method, tmp_path):
+    """A real one that has much Korean already: 131,072 tokens."""
+    tekken().save_pretrained(tmp_path / "base")
+    file = corpus("train_ko.jsonl.gz")
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        texts = [json.loads(next(lines))["text"] for _ in range(1500)]
+    manifest = build(
+        TokenizerSettings(
+            base=str(tmp_path / "base"),
+            output=str(tmp_path / "extended"),
+            corpus=[Source(path=str(write(tmp_path / "texts.jsonl", texts[300:])))],
+            method=method,
+            new_tokens=2000,
+            intermediate_vocab_size=8000,
+            min_count=5,
+        )
+    )
+    assert manifest["unreachable"] == 0
+    before, after = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("base", "extended"))
+    assert after(ENGLISH)["input_ids"] == before(ENGLISH)["input_ids"]
+    lengths = [sum(len(ids) for ids in each(texts[:300])["input_ids"]) for each in (before, after)]
+    assert lengths[0] > 1.1 * lengths[1]
+    print(method, lengths[0] / lengths[1], len(manifest["counts"]), manifest["also_changed"])
