@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from eeve_axolotl.embeddings import byte_level_alphabet
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.tokenizer import tekken
 from eeve_axolotl.tokenizer.spelling import has_pattern, is_byte_level
 
 
@@ -21,8 +22,9 @@ def load(name: str):
     """The base as a transformers fast tokenizer.
 
     Args:
-        name: a directory, a hub name, a SentencePiece `tokenizer.model` file, or `package:file` for one
-            that an installed package carries among its data (`mistral_common:tokenizer.model.v1`).
+        name: a directory, a hub name, a SentencePiece `tokenizer.model` file, Mistral's `tekken.json`, or
+            `package:file` for one that an installed package carries among its data
+            (`mistral_common:tokenizer.model.v1`).
 
     Raises EEVEError if it is not there, or neither a SentencePiece-type BPE with byte fallback nor a
     byte-level BPE with a pre-tokenizer pattern.
@@ -31,7 +33,9 @@ def load(name: str):
 
     file = _package_file(name) if ":" in name else Path(name)
     try:
-        if file.is_file():
+        if file.is_file() and tekken.is_tekken(file):
+            tokenizer = tekken.load(file)
+        elif file.is_file():
             tokenizer = _from_sentencepiece(file)
         else:
             tokenizer = AutoTokenizer.from_pretrained(name)

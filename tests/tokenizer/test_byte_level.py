@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 import json
 import random
 from collections import Counter
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -23,6 +26,7 @@ from eeve_axolotl.tokenizer.letters import letters_of, sharing
 from eeve_axolotl.tokenizer.select import tokens_of
 from eeve_axolotl.tokenizer.spelling import ByteLevel
 from eeve_axolotl.tokenizer.words import segmentation
+from tests.conftest import corpus
 from tests.tokenizer.test_counting import InMemory, tokens_in, write
 
 LLAMA3 = (
@@ -202,61 +206,40 @@ def test_a_base_without_pattern_is_refused(tmp_path):
         bases.load(str(tmp_path / "base"))
 
 
-def tekken() -> PreTrainedTokenizerFast:
-    """Mistral's tekken as a fast tokenizer: a token's two parts are what its own bytes fall into under the
-    tokens of lower rank."""
-    found = Path(importlib.util.find_spec("mistral_common").origin).parent / "data" / "tekken_240911.json"
-    raw = json.loads(found.read_text(encoding="utf-8"))
-    size = raw["config"]["default_vocab_size"] - raw["config"]["default_num_special_tokens"]
-    spelling = ByteLevel()
-    ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] for entry in raw["vocab"][:size]}
+TEKKEN = Path(importlib.util.find_spec("mistral_common").origin).parent / "data" / "tekken_240911.json"
 
-    def halves(token: bytes) -> tuple[bytes, bytes]:
-        parts = [token[n : n + 1] for n in range(len(token))]
-        while len(parts) > 2:
-            ways = [ranks.get(a + b, size) for a, b in zip(parts, parts[1:], strict=False)]
-            at = min(range(len(ways)), key=ways.__getitem__)
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        return parts[0], parts[1]
 
-    def spelled(token: bytes) -> str:
-        return "".join(spelling._characters[byte] for byte in token)
+@pytest.fixture(scope="module")
+def korean() -> list[str]:
+    with gzip.open(corpus("train_ko.jsonl.gz"), "rt", encoding="utf-8") as lines:
+        return [json.loads(next(lines))["text"] for _ in range(800)]
 
-    merges = [tuple(map(spelled, halves(token))) for token in ranks if len(token) > 1]
-    model = models.BPE({spelled(token): rank for token, rank in ranks.items()}, merges, ignore_merges=True)
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(raw["config"]["pattern"]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("</s>", special=True)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+
+def test_tekken_is_read_as_mistral_reads_it(korean):
+    theirs, ours = Tekkenizer.from_file(TEKKEN), bases.load(str(TEKKEN))
+    assert len(ours) == theirs.n_words
+    for text in [*korean[:50], ENGLISH]:
+        assert ours(text, add_special_tokens=False)["input_ids"] == theirs.encode(text, bos=False, eos=False)
 
 
 @pytest.mark.parametrize("method", ["eeve", "continued"])
-def test_tekken(method, tmp_path):
-    """A real one that has much Korean already: 131,072 tokens."""
-    tekken().save_pretrained(tmp_path / "base")
-    file = corpus("train_ko.jsonl.gz")
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        texts = [json.loads(next(lines))["text"] for _ in range(1500)]
+def test_tekken_is_extended(method, korean, tmp_path):
+    """It has 131,072 tokens and much Korean already."""
+    file = write(tmp_path / "texts.jsonl", korean[200:])
     manifest = build(
         TokenizerSettings(
-            base=str(tmp_path / "base"),
+            base=f"mistral_common:{TEKKEN.name}",
             output=str(tmp_path / "extended"),
-            corpus=[Source(path=str(write(tmp_path / "texts.jsonl", texts[300:])))],
+            corpus=[Source(path=str(file))],
             method=method,
-            new_tokens=2000,
-            intermediate_vocab_size=8000,
+            new_tokens=1000,
+            intermediate_vocab_size=5000,
             min_count=5,
         )
     )
     assert manifest["unreachable"] == 0
-    before, after = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("base", "extended"))
+    assert manifest["also_changed"] == []
+    before, after = bases.load(str(TEKKEN)), AutoTokenizer.from_pretrained(tmp_path / "extended")
     assert after(ENGLISH)["input_ids"] == before(ENGLISH)["input_ids"]
-    lengths = [sum(len(ids) for ids in each(texts[:300])["input_ids"]) for each in (before, after)]
-    assert lengths[0] > 1.1 * lengths[1]
-    print(method, lengths[0] / lengths[1], len(manifest["counts"]), manifest["also_changed"])
+    old, new = (sum(len(ids) for ids in each(korean[:200])["input_ids"]) for each in (before, after))
+    assert old > 1.1 * new
