@@ -114,7 +114,10 @@ def extended_state(state: dict, new_tokens: list[str], first_id: int) -> dict:
     one of its parts is not in the vocabulary but another split is (SentencePiece's BPE works this way).
     """
     model = state["model"]
-    vocab = {**model["vocab"], **{token: first_id + n for n, token in enumerate(new_tokens)}}
+    # Special tokens outside the model's vocabulary (Llama-3, Qwen) are numbered after it: keep their ids.
+    special = {token["content"]: token["id"] for token in state["added_tokens"]}
+    new = {token: first_id + n for n, token in enumerate(new_tokens)}
+    vocab = {**special, **model["vocab"], **new}
     merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
     merges += [list(pair) for token in new_tokens for pair in splits(token, vocab)]
     return {**state, "model": {**model, "vocab": vocab, "merges": merges}}
