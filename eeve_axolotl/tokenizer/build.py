@@ -49,6 +49,10 @@ class TokenizerSettings(Settings):
     method: Literal["eeve", "continued"] = "eeve"
     """How candidates are found: the card's intermediate tokenizer, or `continued` BPE (arXiv 2512.03989)."""
 
+    share_fragments: bool = False
+    """For byte-level bases that lack a script's first bytes (Thai, Devanagari on an English base): add tokens for
+    these even where other characters begin with them too; the manifest lists those as `also_changed`."""
+
     intermediate_vocab_size: int = Field(default=40_000, gt=0)
     """Size of the intermediate tokenizer (card, step 1)."""
 
@@ -134,6 +138,7 @@ def build(settings: TokenizerSettings) -> dict:
         min_count=threshold,
         max_rounds=settings.max_rounds,
         method=settings.method,
+        share_fragments=settings.share_fragments,
         most_words=settings.memory_mb * 1000,
     )
     extended = bases.extended_state(state, selection.tokens, len(base))

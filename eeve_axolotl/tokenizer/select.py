@@ -22,7 +22,7 @@ from eeve_axolotl.tokenizer import continued
 from eeve_axolotl.tokenizer.base import model_of
 from eeve_axolotl.tokenizer.counting import WordTable
 from eeve_axolotl.tokenizer.curation import Curation
-from eeve_axolotl.tokenizer.letters import Letters, letters_of
+from eeve_axolotl.tokenizer.letters import Letters, letters_of, unshared
 from eeve_axolotl.tokenizer.segment import Counted, Segmenter
 
 LOG = logger("tokenizer")
@@ -107,6 +107,7 @@ def select(
     min_count: int,
     max_rounds: int,
     method: Literal["eeve", "continued"] = "eeve",
+    share_fragments: bool = False,
     most_words: int | None = None,
     curation: Curation | None = None,
     multiple: int = 1,
@@ -119,6 +120,7 @@ def select(
         new_tokens: how many to add at most; None for all above `min_count`.
         min_count: a token seen less often is dropped (step 5), a letter seen as often is added (step 6).
         method: where candidates come from: an intermediate tokenizer, or merges learned on top of the base's.
+        share_fragments: add letters of a byte-level base even where it changes the tokens of other text.
         most_words: of so many of the most frequent words the candidates are made; None for all.
         curation: what a person allows and refuses.
         multiple: fewer are added, so that base and new tokens together are a multiple of it.
@@ -131,6 +133,8 @@ def select(
     segmentation = table.segmentation
     spell, read = segmentation.spelling.spell, segmentation.spelling.read
     letters = letters_of(state, table)
+    if not share_fragments:
+        letters = unshared(letters, segmentation)
     frequent = [letter for letter, count in letters.counts.items() if count >= min_count]
     allowed = list(map(spell, curation.needed()))
     fragments = letters.needed([*frequent, *allowed])
