@@ -7,12 +7,14 @@ import importlib.util
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from eeve_axolotl.embeddings import byte_level_alphabet
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.tokenizer import tekken
 from eeve_axolotl.tokenizer.spelling import has_pattern, is_byte_level
 
 
@@ -20,8 +22,9 @@ def load(name: str):
     """The base as a transformers fast tokenizer.
 
     Args:
-        name: a directory, a hub name, a SentencePiece `tokenizer.model` file, or `package:file` for one
-            that an installed package carries among its data (`mistral_common:tokenizer.model.v1`).
+        name: a directory, a hub name, a SentencePiece `tokenizer.model` file, Mistral's `tekken.json`, or
+            `package:file` for one that an installed package carries among its data
+            (`mistral_common:tokenizer.model.v1`).
 
     Raises EEVEError if it is not there, or neither a SentencePiece-type BPE with byte fallback nor a
     byte-level BPE with a pre-tokenizer pattern.
@@ -30,7 +33,9 @@ def load(name: str):
 
     file = _package_file(name) if ":" in name else Path(name)
     try:
-        if file.is_file():
+        if file.is_file() and tekken.is_tekken(file):
+            tokenizer = tekken.load(file)
+        elif file.is_file():
             tokenizer = _from_sentencepiece(file)
         else:
             tokenizer = AutoTokenizer.from_pretrained(name)
@@ -109,7 +114,10 @@ def extended_state(state: dict, new_tokens: list[str], first_id: int) -> dict:
     one of its parts is not in the vocabulary but another split is (SentencePiece's BPE works this way).
     """
     model = state["model"]
-    vocab = {**model["vocab"], **{token: first_id + n for n, token in enumerate(new_tokens)}}
+    # Special tokens outside the model's vocabulary (Llama-3, Qwen) are numbered after it: keep their ids.
+    special = {token["content"]: token["id"] for token in state["added_tokens"]}
+    new = {token: first_id + n for n, token in enumerate(new_tokens)}
+    vocab = {**special, **model["vocab"], **new}
     merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
     merges += [list(pair) for token in new_tokens for pair in splits(token, vocab)]
     return {**state, "model": {**model, "vocab": vocab, "merges": merges}}
@@ -119,3 +127,12 @@ def model_of(state: dict):
     """The bare BPE model of a tokenizer's JSON: `tokenize(word)` on text in the model's own alphabet."""
     bare = {**state, "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None}
     return Tokenizer.from_str(json.dumps(bare))
+
+
+def segmented(model: Tokenizer, batches) -> Iterator[tuple[list[str], int]]:
+    """Yields each word's tokens under a bare `model`, and its count, from `batches` of words and counts."""
+    tokens = {i: token for token, i in model.get_vocab().items()}
+    for words, counts in batches:
+        encodings = model.encode_batch_fast(words, add_special_tokens=False)
+        for encoding, count in zip(encodings, counts, strict=True):
+            yield [tokens[i] for i in encoding.ids], count

@@ -22,6 +22,7 @@ from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer import candidates, report
 from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.curation import Curation
+from eeve_axolotl.tokenizer.letters import sharing
 from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
 from eeve_axolotl.tokenizer.words import segmentation
 from eeve_axolotl.vocabulary import MANIFEST
@@ -61,6 +62,10 @@ class TokenizerSettings(Settings):
 
     method: Literal["eeve", "continued"] = "eeve"
     """How candidates are found: the card's intermediate tokenizer, or `continued` BPE (arXiv 2512.03989)."""
+
+    share_fragments: bool = False
+    """For byte-level bases that lack a script's first bytes (Thai, Devanagari on an English base): add tokens for
+    these even where other characters begin with them too; the manifest lists those as `also_changed`."""
 
     intermediate_vocab_size: int = Field(default=40_000, gt=0)
     """Size of the intermediate tokenizer (card, step 1)."""
@@ -167,6 +172,7 @@ def build(settings: TokenizerSettings) -> dict:
         min_count=threshold,
         max_rounds=settings.max_rounds,
         method=settings.method,
+        share_fragments=settings.share_fragments,
         most_words=settings.memory_mb * 1000,
         curation=curation,
         multiple=settings.round_vocab_to,
@@ -174,9 +180,8 @@ def build(settings: TokenizerSettings) -> dict:
     )
     extended = bases.extended_state(state, selection.tokens, len(base))
     before = sum(count_tokens(state, table).values())
-    counts = count_tokens(
-        extended, table
-    )  # by the tokenizers library: the selection must have counted the same
+    # By the tokenizers library: the selection must have counted the same.
+    counts = count_tokens(extended, table)
     after = sum(counts.values())
     if any(counts[token] != count for token, count in selection.counts.items()):
         raise RuntimeError("the selection counted other tokens than the tokenizer makes; please report this")
@@ -196,6 +201,7 @@ def build(settings: TokenizerSettings) -> dict:
         "tokens_in_words": {"base": before, "extended": after},
         "rounds": selection.rounds,
         "unreachable": _unreachable(extended, selection),
+        "also_changed": sharing(selection.fragments, table.segmentation),
         "versions": {"eeve_axolotl": eeve_axolotl.__version__, "tokenizers": version("tokenizers")},
         "counts": selection.counts,
     }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from eeve_axolotl.tokenizer.base import extended_state, model_of
+from eeve_axolotl.tokenizer.base import extended_state, model_of, segmented
 from eeve_axolotl.tokenizer.counting import WordTable
 from eeve_axolotl.tokenizer.spelling import BOUNDARY
 
@@ -53,19 +53,16 @@ def _runs(model: Tokenizer, table: WordTable, most_words: int | None) -> Iterato
     segmentation = table.segmentation
     boundary = segmentation.spelling.spell(BOUNDARY)
     is_part: dict[str, bool] = {boundary: True}
-    for words, counts in table.frequent(most_words):
-        for encoding, count in zip(
-            model.encode_batch_fast(words, add_special_tokens=False), counts, strict=True
-        ):
-            run: list[str] = []
-            for token in encoding.tokens:
-                if token not in is_part:
-                    is_part[token] = segmentation.is_span(token)
-                if run and (not is_part[token] or token.startswith(boundary)):
-                    if len(run) > 1:
-                        yield run, count
-                    run = []
-                if is_part[token]:
-                    run.append(token)
-            if len(run) > 1:
-                yield run, count
+    for tokens, count in segmented(model, table.frequent(most_words)):
+        run: list[str] = []
+        for token in tokens:
+            if token not in is_part:
+                is_part[token] = segmentation.is_span(token)
+            if run and (not is_part[token] or token.startswith(boundary)):
+                if len(run) > 1:
+                    yield run, count
+                run = []
+            if is_part[token]:
+                run.append(token)
+        if len(run) > 1:
+            yield run, count

@@ -9,14 +9,16 @@ the fragments, that its merges lead over.
 
 from __future__ import annotations
 
-import sys
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 
-from eeve_axolotl.tokenizer.base import model_of
+from eeve_axolotl.logs import logger
+from eeve_axolotl.tokenizer.base import model_of, segmented
 from eeve_axolotl.tokenizer.counting import WordTable
 from eeve_axolotl.tokenizer.spelling import BOUNDARY, ByteLevel
+
+LOG = logger("tokenizer")
 
 
 @dataclass
@@ -55,29 +57,18 @@ def units(tokens: list[str], spelling: ByteLevel) -> list[tuple[str, ...]]:
     """A word's base tokens in the smallest groups that begin and end between characters."""
     groups: list[tuple[str, ...]] = []
     begin = 0
-    for n, _ in enumerate(tokens):
-        ends_here = n + 1 == len(tokens) or spelling.bytes(tokens[n + 1][0])[0] & 0xC0 != 0x80
-        if ends_here:
-            groups.append(tuple(tokens[begin : n + 1]))
-            begin = n + 1
+    for n in range(1, len(tokens) + 1):
+        if n == len(tokens) or spelling.bytes(tokens[n][0])[0] & 0xC0 != 0x80:
+            groups.append(tuple(tokens[begin:n]))
+            begin = n
     return groups
-
-
-def unit_words(state: dict, table: WordTable):
-    """Yields (units, count) for each word of a byte-level base's table."""
-    model, spelling = model_of(state), table.segmentation.spelling
-    for words, counts in table.batches():
-        for encoding, count in zip(
-            model.encode_batch_fast(words, add_special_tokens=False), counts, strict=True
-        ):
-            yield units(encoding.tokens, spelling), count
 
 
 def _of_bytes(state: dict, table: WordTable) -> Letters:
     base = state["model"]["vocab"]
     ways: Counter[tuple[str, ...]] = Counter()
-    for groups, count in unit_words(state, table):
-        for group in groups:
+    for tokens, count in segmented(model_of(state), table.batches()):
+        for group in units(tokens, table.segmentation.spelling):
             if len(group) > 1:
                 ways[group] += count
     letters = Letters()
@@ -94,16 +85,71 @@ def _of_bytes(state: dict, table: WordTable) -> Letters:
     return letters
 
 
-def sharing(fragments: list[str], segmentation) -> list[str]:
-    """Characters outside the scripts that begin with a fragment's bytes, and so take other tokens than before."""
-    if not fragments:
-        return []
-    prefixes = tuple(segmentation.spelling.bytes(fragment).lstrip(b" ") for fragment in fragments)
-    table = segmentation.letters()
-    return [
-        character
-        for character in map(chr, (*range(0x80, 0xD800), *range(0xE000, sys.maxunicode + 1)))
-        if not table[ord(character)]
-        and unicodedata.category(character) != "Cn"
-        and character.encode().startswith(prefixes)
+def unshared(letters: Letters, segmentation) -> Letters:
+    """`letters` without those whose fragments begin characters of other scripts too: other text stays as it was."""
+    prefixes = {
+        fragment: _last_bytes(fragment, segmentation.spelling)
+        for fragments in letters.fragments.values()
+        for fragment in fragments
+    }
+    others = {
+        prefix: any(unicodedata.category(chr(code)) != "Cn" for code in _strangers({prefix}, segmentation))
+        for prefix in set(prefixes.values())
+    }
+    refused = [
+        letter
+        for letter, fragments in letters.fragments.items()
+        if any(others[prefixes[fragment]] for fragment in fragments)
     ]
+    if refused:
+        LOG.warning(
+            "%d letters the base spells in bytes stay so: tokens for their first bytes would change how text "
+            "in other scripts is tokenized too; share_fragments: true adds them (%s)",
+            len(refused), " ".join(map(segmentation.spelling.read, refused[:10])),
+        )  # fmt: skip
+    kept = [letter for letter in letters.counts if letter not in set(refused)]
+    return Letters(
+        Counter({letter: letters.counts[letter] for letter in kept}),
+        {letter: letters.saves[letter] for letter in kept},
+        {letter: letters.fragments[letter] for letter in kept if letter in letters.fragments},
+    )
+
+
+def sharing(fragments: list[str], segmentation) -> list[str]:
+    """Characters outside the scripts that begin with a fragment's bytes, and so take other tokens than before.
+
+    As ranges of code points (`U+0E3F`, `U+D7A4..U+D7AF`), those without a character in Unicode included.
+    """
+    prefixes = {_last_bytes(fragment, segmentation.spelling) for fragment in fragments}
+    shared = _strangers(prefixes, segmentation)
+    ranges: list[list[int]] = []
+    for code in shared:
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return [f"U+{a:04X}" if a == b else f"U+{a:04X}..U+{b:04X}" for a, b in ranges]
+
+
+def _last_bytes(fragment: str, spelling: ByteLevel) -> bytes:
+    """The first bytes of the letter that a fragment does not end; none if whole letters come before them."""
+    raw = spelling.bytes(fragment).lstrip(b" ")
+    return b"" if any(byte & 0xC0 != 0x80 for byte in raw[1:]) else raw
+
+
+def _strangers(prefixes: set[bytes], segmentation) -> list[int]:
+    """Code points outside the scripts whose UTF-8 begins with one of `prefixes`."""
+    letters = segmentation.letters()
+    codes = {code for prefix in prefixes if prefix for code in _code_points(prefix)}
+    return sorted(code for code in codes if not letters[code])
+
+
+def _code_points(prefix: bytes) -> range:
+    """The code points whose UTF-8, of three or four bytes, begins with `prefix`."""
+    length = 3 if prefix[0] < 0xF0 else 4
+    first = prefix[0] & (0xFF >> (length + 1))
+    for byte in prefix[1:]:
+        first = first << 6 | byte & 0x3F
+    free = 6 * (length - len(prefix))
+    lowest = 0x800 if length == 3 else 0x10000
+    return range(max(first << free, lowest), min((first + 1) << free, 0x110000))

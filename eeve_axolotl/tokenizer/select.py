@@ -22,7 +22,7 @@ from eeve_axolotl.tokenizer import continued
 from eeve_axolotl.tokenizer.base import model_of
 from eeve_axolotl.tokenizer.counting import WordTable
 from eeve_axolotl.tokenizer.curation import Curation
-from eeve_axolotl.tokenizer.letters import Letters, letters_of
+from eeve_axolotl.tokenizer.letters import Letters, letters_of, unshared
 from eeve_axolotl.tokenizer.segment import Counted, Segmenter
 
 LOG = logger("tokenizer")
@@ -45,12 +45,16 @@ class Candidate:
 
 @dataclass
 class Selection:
-    """The new tokens in id order, their counts under the target tokenizer, and what each round did."""
+    """The new tokens in id order, their counts under the target tokenizer, and what each round did.
+
+    fragments: those of the tokens that begin a letter and do not end it (byte-level bases).
+    """
 
     tokens: list[str]
     counts: dict[str, int]
     rounds: list[dict] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
+    fragments: list[str] = field(default_factory=list)
 
 
 def train_intermediate(table: WordTable, vocab_size: int, most_words: int | None = None) -> list[str]:
@@ -103,6 +107,7 @@ def select(
     min_count: int,
     max_rounds: int,
     method: Literal["eeve", "continued"] = "eeve",
+    share_fragments: bool = False,
     most_words: int | None = None,
     curation: Curation | None = None,
     multiple: int = 1,
@@ -115,6 +120,7 @@ def select(
         new_tokens: how many to add at most; None for all above `min_count`.
         min_count: a token seen less often is dropped (step 5), a letter seen as often is added (step 6).
         method: where candidates come from: an intermediate tokenizer, or merges learned on top of the base's.
+        share_fragments: add letters of a byte-level base even where it changes the tokens of other text.
         most_words: of so many of the most frequent words the candidates are made; None for all.
         curation: what a person allows and refuses.
         multiple: fewer are added, so that base and new tokens together are a multiple of it.
@@ -127,6 +133,8 @@ def select(
     segmentation = table.segmentation
     spell, read = segmentation.spelling.spell, segmentation.spelling.read
     letters = letters_of(state, table)
+    if not share_fragments:
+        letters = unshared(letters, segmentation)
     frequent = [letter for letter, count in letters.counts.items() if count >= min_count]
     allowed = list(map(spell, curation.needed()))
     fragments = letters.needed([*frequent, *allowed])
@@ -174,6 +182,7 @@ def _without_idle_fragments(selection: Selection, letters: Letters, fragments: l
     selection.tokens = [token for token in selection.tokens if token not in idle]
     for token in idle:
         selection.counts.pop(token, None)
+    selection.fragments = [token for token in fragments if token not in idle]
     return selection
 
 

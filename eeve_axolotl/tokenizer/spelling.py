@@ -32,7 +32,10 @@ class ByteLevel(Spelling):
 
     def spell(self, text: str) -> str:
         """Text with ▁ for a space, in the vocabulary's alphabet."""
-        raw = text.replace(BOUNDARY, " ").encode("utf-8", "surrogatepass")
+        return self.spell_bytes(text.replace(BOUNDARY, " ").encode("utf-8", "surrogatepass"))
+
+    def spell_bytes(self, raw: bytes) -> str:
+        """Bytes in the vocabulary's alphabet."""
         return "".join(map(self._characters.__getitem__, raw))
 
     def read(self, token: str) -> str:
