@@ -184,7 +184,7 @@ class _Search:
                 raise EEVEError(
                     f"no new token occurs {self.min_count:,} times in the corpus; lower min_count (or min_count_per_gb)"
                 )
-            if settled is None or counted.total < settled[1].total * (1 - _GAIN):
+            if settled is None or self._better(chosen, counted.total, *settled):
                 settled = (chosen.copy(), counted)
             else:  # what was added saved nothing: back, and less of it at once
                 chosen = settled[0].copy()
@@ -195,6 +195,11 @@ class _Search:
             at_once = len(offered)
             chosen[offered] = True
             added = len(offered)
+
+    def _better(self, chosen: np.ndarray, total: int, before: np.ndarray, counted: Counted) -> bool:
+        """Whether an exchange saves enough; what only fills the budget need save no more than a token."""
+        enough = 0 if chosen.sum() > before.sum() else _GAIN * counted.total
+        return total < counted.total - enough
 
     def _count(self, chosen: np.ndarray) -> Counted:
         return self.segmenter.count(self.table, chosen, self.threads)
