@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # torch first, by its version: Axolotl accepts many, and this one was tested.
 TORCH  ?= torch==2.13.0
+# Its build looks for torch, so it cannot be among the extras of pyproject.toml. Only tests need it.
+DEEPSPEED ?= 'deepspeed>=0.18.9,<0.19'
 
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
@@ -15,6 +17,8 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation $(DEEPSPEED) \
+	  || echo 'DeepSpeed was not installed: the tests of ZeRO will skip'
 	touch $@
 
 # glibc gives the large buffers of every step back to the system; kept, a step on a CPU takes half the time.

@@ -373,6 +373,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=25, help="timed steps of each method")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--length", type=int, default=256)
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="of torch; 1 on a shared machine, where one preempted thread stalls the others",
+    )
     parser.add_argument("--fingerprint-gb", type=float, default=1.0)
     parser.add_argument(
         "--json", nargs="?", const="-", help="print one JSON object as the last line, or write it to a file"
@@ -406,7 +411,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    print(f"Machine: {machine()}\n")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    print(f"Machine: {machine()}\n", flush=True)
 
     shape = Shape(args.hidden, 2, SOLAR["vocab"], SOLAR["base"])
     moved, state_bytes = measure_moved_and_bytes(shape, args.steps)
@@ -418,8 +425,10 @@ def main(arguments: list[str] | None = None) -> None:
         times[name] = measure_step_times(timed, args.turns, args.batch, args.length)
         overhead[name] = measure_overhead(timed, args.turns, args.batch, args.length)
         print_step_times(timed, args, times[name])
+        low, middle, high = overhead[name]
         print(
-            f"Cost of the mechanism beside plain PyTorch, all rows trained: {overhead[name]:+.1f} % of a step.\n"
+            f"Cost of the mechanism beside plain PyTorch, all rows trained: {middle:+.1f} % of a step "
+            f"(quartiles {low:+.1f} to {high:+.1f}).\n"
         )
 
     prints = {

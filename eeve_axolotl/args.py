@@ -113,6 +113,19 @@ class ScheduledStage(StageSettings):
         return self
 
 
+class EvaluateSettings(Settings):
+    """Held-out texts to score while training; the figures go to whatever tracker the Axolotl config names."""
+
+    texts: dict[str, str] = Field(min_length=1)
+    """Name of a text -> its JSON-lines file with a `text` key."""
+
+    every_steps: int | None = Field(default=None, gt=0)
+    """Score every so many steps; at each stage's end in any case."""
+
+    limit: int = Field(default=100, gt=0)
+    """Documents of each text to read."""
+
+
 class EEVESettings(StageSettings):
     """What one run trains: one stage, or a schedule of several without reloading the model."""
 
@@ -127,6 +140,9 @@ class EEVESettings(StageSettings):
     keep_optimizer: bool = False
     """With `stages`: carry the optimiser's state over a boundary for what goes on training.
     Not published; our default starts afresh."""
+
+    evaluate: EvaluateSettings | None = None
+    """Score held-out texts while training, logged as `eeve/NAME/bits_per_byte`."""
 
     base_vocab_size: int | None = Field(default=None, gt=0)
     """Number of tokens of the base tokenizer; the new rows are those from here on. Left out, it is

@@ -137,6 +137,12 @@ def check_inputs(cfg: Mapping) -> None:
             f"tokenizer_config {tokenizer} does not exist; build it with `axolotl eeve tokenizer`, or give the "
             "directory of an extended tokenizer"
         )
+    evaluate = (cfg.get("eeve") or {}).get("evaluate") or {}
+    for name, path in (evaluate.get("texts") or {}).items():
+        if not Path(path).is_file():
+            raise EEVEError(
+                f"eeve.evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
+            )
     for key in ("datasets", "pretraining_dataset"):
         entries = cfg.get(key) or []
         for entry in [entries] if isinstance(entries, Mapping | str) else entries:
@@ -153,7 +159,7 @@ def _who_makes(base: str, cfg: Mapping) -> str | None:
     config = Path(str(cfg.get("axolotl_config_path") or ""))
     if config.is_file():
         for other in sorted(config.parent.glob("*.yml")):
-            output = _output_of(other)
+            output = output_of(other)
             if output is None or other == config:
                 continue
             if _same(base, output):
@@ -163,7 +169,8 @@ def _who_makes(base: str, cfg: Mapping) -> str | None:
     return None
 
 
-def _output_of(config: Path) -> str | None:
+def output_of(config: Path) -> str | None:
+    """The `output_dir` that the YAML `config` names; None where it names none, or is not YAML."""
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError):

@@ -96,8 +96,8 @@ def run(config: str, dry_run: bool, begin: str | None) -> None:
 @told_plainly
 def evaluate(model, config, texts, tokenizer, base, output, name, position) -> None:
     """Evaluate MODEL on held-out texts: bits per byte, tokens per character, new tokens, samples."""
-    from eeve_axolotl.inspection import evaluate as evaluate_model
-    from eeve_axolotl.inspection_settings import EvaluationSettings
+    from eeve_axolotl.evaluation.inspection import evaluate as evaluate_model
+    from eeve_axolotl.evaluation.settings import EvaluationSettings
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.settings import read_yaml
 
@@ -135,6 +135,63 @@ def report(directory: str) -> None:
         click.echo(f"missing: {sentence}")
     click.echo(written.card)
     click.echo(f"{written.directory}: report.html, report.md and README.md (the model card)")
+
+
+@eeve.command()
+@click.argument("directory", type=click.Path(file_okay=False), default="examples")
+@click.option("--model", help="Only the recipes of this base model.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@told_plainly
+def recipes(directory: str, model: str | None, overwrite: bool) -> None:
+    """Copy the packaged recipes to DIRECTORY (examples, if not given)."""
+    from eeve_axolotl.recipes import copy
+
+    for path in copy(directory, model, overwrite):
+        click.echo(path)
+
+
+@eeve.command()
+@click.argument("recipes", type=click.Path(), nargs=-1, required=True)
+@click.option("--gpu", required=True, help="h100-80gb, a100-40gb, ...; an unknown name lists them.")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="How many of them.")
+@click.option("--price-per-hour", type=float, help="Of one GPU; gives the cost.")
+@click.option("--utilisation", type=click.FloatRange(0, 1, min_open=True), default=0.4, show_default=True)
+@click.option("--global-batch", type=click.IntRange(1), help="Sequences a step; the accumulation follows.")
+@click.option("--new-tokens", type=click.IntRange(0), help="Where the tokenizer is not built yet.")
+@click.option("--base-model", help="A directory with the config.json to plan for.")
+@told_plainly
+def plan(recipes: tuple[str, ...], gpu: str, **options) -> None:
+    """Memory, time and cost of the stages in RECIPES; exit status 1 if one does not fit."""
+    from eeve_axolotl.planner import gpus
+    from eeve_axolotl.planner.plan import Options, check_fits, plan
+    from eeve_axolotl.planner.table import assumptions, table
+
+    options = Options(gpu=gpus.find(gpu), **options)
+    plans = [each for recipe in recipes for each in plan(recipe, options)]
+    click.echo(table(plans))
+    click.echo(assumptions(plans, options))
+    check_fits(plans, options)
+
+
+@eeve.command()
+@click.argument("config", type=click.Path())
+@told_plainly
+def check(config: str) -> None:
+    """Say what the recipe CONFIG would train, and what would stop it; exit status 1 if something would."""
+    from eeve_axolotl import preview
+    from eeve_axolotl.settings import read_mapping
+
+    cfg = read_mapping(config) | {"axolotl_config_path": config}
+    for line in preview.what_happens(cfg):
+        click.echo(line)
+    for note in preview.notes(cfg):
+        click.echo(f"Note: {note}")
+    found = preview.problems(cfg)
+    for problem in found:
+        click.secho(f"Missing or wrong: {problem}", fg="red", err=True)
+    if found:
+        sys.exit(1)
+    click.echo("nothing would stop it")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _holds_a_character(text: bytes) -> bool:
 def speller(base: Tokenizer):
     """A function from a base id to the bytes that the token stands for."""
     byte_level = '"ByteLevel"' in json.dumps(json.loads(base.to_str())["decoder"])
-    alphabet = _byte_level_alphabet() if byte_level else {}
+    alphabet = byte_level_alphabet() if byte_level else {}
 
     def spell(token: int) -> bytes:
         piece = base.id_to_token(token)
@@ -107,7 +107,7 @@ def speller(base: Tokenizer):
     return spell
 
 
-def _byte_level_alphabet() -> dict[str, int]:
+def byte_level_alphabet() -> dict[str, int]:
     """GPT-2's printable character for each byte, as byte-level BPE vocabularies spell them."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -32,10 +32,10 @@ def explain(error: ValidationError, where: str) -> str:
     return f"{where}: " + "; ".join(lines)
 
 
-def read_yaml(path: str | Path, model: type[S]) -> S:
-    """Read the YAML file `path` into `model`.
+def read_mapping(path: str | Path) -> dict:
+    """The keys of the YAML file `path`.
 
-    Raises EEVEError naming the file and the key when it is missing, not YAML, or not valid.
+    Raises EEVEError naming the file when it is missing, not YAML, or not a mapping.
     """
     path = Path(path)
     try:
@@ -46,6 +46,15 @@ def read_yaml(path: str | Path, model: type[S]) -> S:
         raise EEVEError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise EEVEError(f"{path} is empty or not a mapping of keys; see examples/ for its shape")
+    return raw
+
+
+def read_yaml(path: str | Path, model: type[S]) -> S:
+    """Read the YAML file `path` into `model`.
+
+    Raises EEVEError naming the file and the key when it is missing, not YAML, or not valid.
+    """
+    raw = read_mapping(path)
     try:
         return model.model_validate(raw)
     except ValidationError as error:

@@ -16,8 +16,9 @@ from transformers import TrainerCallback, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from eeve_axolotl.args import ConvergenceSettings
+from eeve_axolotl.args import ConvergenceSettings, EvaluateSettings
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.evaluation.scoring import read_texts, score
 from eeve_axolotl.files import replacing
 from eeve_axolotl.logs import logger
 from eeve_axolotl.records import read_record
@@ -234,17 +235,20 @@ class _Overrides:
         for name, value in self.args.items():
             setattr(trainer.args, name, value)
         trainer.accelerator.gradient_accumulation_steps = accumulation
-        self._callback = None
+        self._callbacks = []
         if stage.until_converged is not None:
-            self._callback = UntilConverged(stage.until_converged)
-            trainer.add_callback(self._callback)
+            self._callbacks.append(UntilConverged(stage.until_converged))
+        if trainer.eeve_run.settings.evaluate is not None:
+            self._callbacks.append(HeldOut(trainer, trainer.eeve_run.settings.evaluate))
+        for callback in self._callbacks:
+            trainer.add_callback(callback)
 
     def __exit__(self, *_) -> None:
         for name, value in self._before.items():
             setattr(self.trainer.args, name, value)
         self.trainer.accelerator.gradient_accumulation_steps = self.trainer.args.gradient_accumulation_steps
-        if self._callback is not None:
-            self.trainer.remove_callback(self._callback)
+        for callback in self._callbacks:
+            self.trainer.remove_callback(callback)
 
 
 def last_whole_checkpoint(directory: Path) -> str | None:
@@ -271,6 +275,41 @@ class UntilConverged(TrainerCallback):
             LOG.info("the loss has converged after %d steps", state.global_step)
             control.should_training_stop = True
         return control
+
+
+class HeldOut(TrainerCallback):
+    """Scores held-out texts during a stage and at its end. Every process does, as sharded models need."""
+
+    def __init__(self, trainer: EEVETrainer, settings: EvaluateSettings):
+        self.trainer, self.every = trainer, settings.every_steps
+        self._scored = 0
+        self.texts = {name: read_texts(path, settings.limit) for name, path in settings.texts.items()}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Score where it is time to, and after the last step: while trackers still listen."""
+        if control.should_training_stop or (self.every and state.global_step % self.every == 0):
+            self._score(args)
+            self._scored = state.global_step
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Score at the end of a stage that converged, which is known only after its last step."""
+        if self._scored != state.global_step:
+            self._score(args)
+
+    def _score(self, args) -> None:
+        model, tokenizer = self.trainer.model, self.trainer.processing_class
+        length = self.trainer.axolotl_cfg.sequence_len
+        training = model.training
+        figures = {}
+        with self.trainer.compute_loss_context_manager():  # bf16 or fp16, as the stage trains
+            for name, texts in self.texts.items():
+                found = score(
+                    model, tokenizer, texts, max_length=length, batch_size=args.per_device_train_batch_size
+                )
+                figures[f"eeve/{name}/bits_per_byte"] = round(found.bits_per_byte, 5)
+                figures[f"eeve/{name}/tokens_per_character"] = round(found.tokens_per_character, 5)
+        model.train(training)
+        self.trainer.log(figures)
 
 
 def has_converged(state: TrainerState, settings: ConvergenceSettings) -> bool:

@@ -135,6 +135,8 @@ class Chain:
     def _do(self, task: Task, progress: Progress) -> None:
         run = next((each for each in self.runs if task.name in (each.name, f"{each.name}.merge")), None)
         state = None
+        if run:
+            check_room(run.cfg["base_model"], run.output, task.what)
         if run and task.name == run.name:
             remove_half_written(Path(run.cfg.get("dataset_prepared_path") or "last_run_prepared"))
             state = run.state()
@@ -210,6 +212,18 @@ class Chain:
                     f"another `axolotl eeve run` is at work in {self.output}; wait for it, or stop it"
                 ) from None
             yield
+
+
+def check_room(base_model: str, output: Path, what: str) -> None:
+    """Raise EEVEError if the disk has no room for another model of the size of `base_model`."""
+    needed = sum(path.stat().st_size for path in Path(base_model).glob("*.safetensors"))
+    place = next(each for each in (output.absolute(), *output.absolute().parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise EEVEError(
+            f"{what}: writing its weights needs {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB free; make "
+            "room, or choose another output_dir"
+        )
 
 
 def remove_half_written(prepared: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from eeve_axolotl.inspection_settings import EvaluationSettings
+from eeve_axolotl.evaluation.settings import EvaluationSettings
 from eeve_axolotl.settings import Settings
 
 

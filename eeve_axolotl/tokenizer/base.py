@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from eeve_axolotl.embeddings import byte_level_alphabet
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.tokenizer.spelling import has_pattern, is_byte_level
 
 
 def load(name: str):
@@ -21,7 +23,8 @@ def load(name: str):
         name: a directory, a hub name, a SentencePiece `tokenizer.model` file, or `package:file` for one
             that an installed package carries among its data (`mistral_common:tokenizer.model.v1`).
 
-    Raises EEVEError if it is not there, or not a SentencePiece-type BPE with byte fallback.
+    Raises EEVEError if it is not there, or neither a SentencePiece-type BPE with byte fallback nor a
+    byte-level BPE with a pre-tokenizer pattern.
     """
     from transformers import AutoTokenizer
 
@@ -36,15 +39,23 @@ def load(name: str):
         raise EEVEError(
             f"base: no tokenizer at {name} ({first}); give a directory, a hub name or a file"
         ) from None
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = state["model"]
     if model["type"] != "BPE":
         raise EEVEError(
             f"base: {name} is a {model['type']} tokenizer; only BPE tokenizers can be extended by merges"
         )
-    if not model.get("byte_fallback"):
+    if is_byte_level(state):
+        missing = [character for character in byte_level_alphabet() if character not in model["vocab"]]
+        if missing or not has_pattern(state):
+            what = (
+                "has no pattern that cuts text into words" if not missing else "lacks tokens for single bytes"
+            )
+            raise EEVEError(f"base: {name} is a byte-level BPE that {what}; use another base")
+    elif not model.get("byte_fallback"):
         raise EEVEError(
-            f"base: {name} is a byte-level BPE; this version extends SentencePiece-type BPE with byte fallback "
-            "(Llama-2, Mistral, SOLAR)"
+            f"base: {name} has neither byte fallback (Llama-2, Mistral, SOLAR) nor a byte-level alphabet "
+            "(Llama-3, Qwen, GPT-2); use such a base"
         )
     return tokenizer
 

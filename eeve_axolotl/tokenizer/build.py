@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 import eeve_axolotl
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import replacing, write_json
 from eeve_axolotl.logs import logger
 from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
@@ -22,7 +23,7 @@ from eeve_axolotl.tokenizer import candidates, report
 from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
-from eeve_axolotl.tokenizer.words import Segmentation
+from eeve_axolotl.tokenizer.words import segmentation
 from eeve_axolotl.vocabulary import MANIFEST
 
 LOG = logger("tokenizer")
@@ -57,6 +58,9 @@ class TokenizerSettings(Settings):
 
     script: list[str] = Field(default=["Hangul"], min_length=1)
     """Unicode scripts of the new tokens, one name or several."""
+
+    method: Literal["eeve", "continued"] = "eeve"
+    """How candidates are found: the card's intermediate tokenizer, or `continued` BPE (arXiv 2512.03989)."""
 
     intermediate_vocab_size: int = Field(default=40_000, gt=0)
     """Size of the intermediate tokenizer (card, step 1)."""
@@ -138,14 +142,12 @@ def build(settings: TokenizerSettings) -> dict:
     base = bases.load(settings.base)
     shards = [shard for source in settings.corpus for shard in source.shards()]
     state = json.loads(base.backend_tokenizer.to_str())
-    segmentation = Segmentation(state, settings.script)
-    curation = Curation.read(
-        segmentation, settings.allow, settings.deny, settings.reject, settings.max_token_length
-    )
+    words = segmentation(state, settings.script)
+    curation = Curation.read(words, settings.allow, settings.deny, settings.reject, settings.max_token_length)
     work = Path(settings.work_directory or output.with_name(f".{output.name}.work"))
     table = count(
         shards,
-        segmentation,
+        words,
         work,
         memory_mb=settings.memory_mb,
         workers=settings.workers,
@@ -164,6 +166,8 @@ def build(settings: TokenizerSettings) -> dict:
         intermediate_vocab_size=settings.intermediate_vocab_size,
         min_count=threshold,
         max_rounds=settings.max_rounds,
+        method=settings.method,
+        most_words=settings.memory_mb * 1000,
         curation=curation,
         multiple=settings.round_vocab_to,
         threads=settings.workers,
@@ -172,7 +176,7 @@ def build(settings: TokenizerSettings) -> dict:
     before = sum(count_tokens(state, table).values())
     counts = count_tokens(
         extended, table
-    )  # by the tokenizers library: what the selection counted must be the same
+    )  # by the tokenizers library: the selection must have counted the same
     after = sum(counts.values())
     if any(counts[token] != count for token, count in selection.counts.items()):
         raise RuntimeError("the selection counted other tokens than the tokenizer makes; please report this")
@@ -217,17 +221,11 @@ def _unreachable(state: dict, selection: Selection) -> int:
 
 
 def _write(output: Path, base, state: dict, manifest: dict, more: Callable[[Path], None]) -> None:
-    beside = output.with_name(f".{output.name}.unfinished")
-    shutil.rmtree(beside, ignore_errors=True)
-    base.save_pretrained(beside)
-    for name in ("tokenizer.model",):  # the base's SentencePiece model does not have the new tokens
-        (beside / name).unlink(missing_ok=True)
-    (beside / "tokenizer.json").write_text(json.dumps(state, ensure_ascii=False, indent=1), encoding="utf-8")
-    (beside / MANIFEST).write_text(
-        json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
-    more(beside)
-    if output.exists():
-        shutil.rmtree(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    beside.rename(output)
+    with replacing(output) as beside:
+        base.save_pretrained(beside)
+        # The base's SentencePiece model does not have the new tokens.
+        (beside / "tokenizer.model").unlink(missing_ok=True)
+        text = json.dumps(state, ensure_ascii=False, indent=1)
+        (beside / "tokenizer.json").write_text(text, encoding="utf-8")
+        write_json(beside / MANIFEST, manifest)
+        more(beside)

@@ -31,7 +31,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal
+
+import numpy as np
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
@@ -76,7 +79,7 @@ class WordTable:
         self.bytes = bytes
         self.distinct = parquet.read_metadata(path).num_rows
 
-    def batches(self, rows: int = 100_000) -> Iterator[tuple[list[str], list[int]]]:
+    def batches(self, rows: int = 20_000) -> Iterator[tuple[list[str], list[int]]]:
         """Words and their counts, so many at a time, in the order of the words."""
         for batch in self.record_batches(rows):
             yield batch["word"].to_pylist(), batch["count"].to_pylist()
@@ -88,12 +91,31 @@ class WordTable:
         with parquet.ParquetFile(self.path) as table:
             yield from table.iter_batches(rows, columns=["word", "count", "documents"])
 
-    def spans(self) -> Iterator[tuple[str, int]]:
-        """The parts of the words that can become tokens, with the counts of the words. May repeat one."""
-        for words, counts in self.batches():
+    def spans(self, most: int | None = None) -> Iterator[tuple[str, int]]:
+        """The parts of the words that can become tokens, with the counts of the words. May repeat one.
+
+        Args:
+            most: leave out the rarest words, all of a count alike, until no more than so many are left.
+        """
+        for words, counts in self.frequent(most):
             for word, count in zip(words, counts, strict=True):
                 for span in self.segmentation.spans(word):
                     yield span, count
+
+    def frequent(self, most: int | None = None) -> Iterator[tuple[list[str], list[int]]]:
+        """Batches without the rarest words, so that no more than `most` are left; all words for None."""
+        least = 1 if most is None or self.distinct <= most else self._least(most)
+        for words, counts in self.batches():
+            kept = [(word, count) for word, count in zip(words, counts, strict=True) if count >= least]
+            yield [word for word, _ in kept], [count for _, count in kept]
+
+    def _least(self, most: int) -> int:
+        """The lowest count that at most `most` words reach, if it is not above a million."""
+        words = np.zeros(1_000_001, dtype=np.int64)
+        for _, counts in self.batches():
+            words += np.bincount(np.minimum(counts, len(words) - 1), minlength=len(words))
+        reach = words[::-1].cumsum()[::-1]
+        return int(min(np.searchsorted(-reach, -most), len(words) - 1))
 
 
 def count(
@@ -228,45 +250,58 @@ def _here(parts, segmentation, directory, memory, workers) -> Iterator[Mark]:
             yield count_part(part, segmentation, directory, memory)
         return
     # Plain processes: those of multiprocessing would import the main program, and with it torch, in each.
-    running: set[subprocess.Popen] = set()
+    command = [sys.executable, "-c", f"from {__name__} import _child; _child()"]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(min(workers, len(parts)))
+    ]
+    idle: SimpleQueue[subprocess.Popen] = SimpleQueue()
+    for process in processes:
+        idle.put(process)
 
     def one(part: Part) -> Mark:
-        command = [sys.executable, "-c", f"from {__name__} import _child; _child()"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            running.add(process)
-            answer, _ = process.communicate(pickle.dumps((part, segmentation, directory, memory)))
-            running.discard(process)
-        if process.returncode:
+        process = idle.get()
+        try:
+            pickle.dump((part, segmentation, directory, memory), process.stdin)
+            process.stdin.flush()
+            found = pickle.load(process.stdout)
+        except (EOFError, BrokenPipeError):
             raise EEVEError(
-                f"{part.shard.file}: the process that counted it ended with {process.returncode}; "
+                f"{part.shard.file}: the process that counted it ended with {process.wait()}; "
                 "if memory ran out, lower memory_mb or workers"
-            )
-        found = pickle.loads(answer)
+            ) from None
+        idle.put(process)
         if isinstance(found, EEVEError):
             raise found
         return found
 
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(len(processes))
     try:
         for future in as_completed([pool.submit(one, part) for part in parts]):
             yield future.result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(running):
+        for process in processes:
             process.kill()
-        pool.shutdown()
+        pool.shutdown(cancel_futures=True)
+        for process in processes:
+            process.__exit__(None, None, None)
 
 
 def _child() -> None:
-    """A process of `_here`: what to count comes on stdin, its mark or the error goes to stdout."""
+    """A process of `_here`: what to count comes on stdin, marks or errors go to stdout, until stdin ends."""
     answers = sys.stdout.buffer
     sys.stdout = sys.stderr
-    try:
-        found = count_part(*pickle.load(sys.stdin.buffer))
-    except EEVEError as error:
-        found = error
-    answers.write(pickle.dumps(found))
-    answers.flush()
+    while True:
+        try:
+            arguments = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            found = count_part(*arguments)
+        except EEVEError as error:
+            found = error
+        pickle.dump(found, answers)
+        answers.flush()
 
 
 def _on_ray(parts, segmentation, directory, memory, workers) -> Iterator[Mark]:

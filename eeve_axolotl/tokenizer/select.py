@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer, models, trainers
@@ -17,11 +18,12 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
+from eeve_axolotl.tokenizer import continued
 from eeve_axolotl.tokenizer.base import model_of
 from eeve_axolotl.tokenizer.counting import WordTable
 from eeve_axolotl.tokenizer.curation import Curation
+from eeve_axolotl.tokenizer.letters import Letters, letters_of
 from eeve_axolotl.tokenizer.segment import Counted, Segmenter
-from eeve_axolotl.tokenizer.words import BOUNDARY
 
 LOG = logger("tokenizer")
 
@@ -51,15 +53,18 @@ class Selection:
     candidates: list[Candidate] = field(default_factory=list)
 
 
-def train_intermediate(table: WordTable, vocab_size: int) -> list[str]:
-    """Tokens of a BPE tokenizer of `vocab_size` trained on the table's words (step 1): characters, then merges in order."""
+def train_intermediate(table: WordTable, vocab_size: int, most_words: int | None = None) -> list[str]:
+    """Tokens of a BPE tokenizer of `vocab_size` trained on the table's words (step 1): characters, then merges in order.
+
+    Its trainer keeps its words in memory, about 1 kB each: `most_words` leaves out the rarest.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = WhitespaceSplit()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False)
     # The trainer counts words itself: give each as often as it occurs, in lines of bounded length.
     lines = (
         " ".join([word] * min(1000, count - n))
-        for word, count in table.spans()
+        for word, count in table.spans(most_words)
         for n in range(0, count, 1000)
     )
     tokenizer.train_from_iterator(lines, trainer)
@@ -77,7 +82,7 @@ def count_tokens(state: dict, table: WordTable) -> Counter[str]:
 
 def tokens_of(model: Tokenizer, table: WordTable) -> Counter[str]:
     """The same for a bare model, as `model_of` makes it."""
-    totals = np.zeros(model.get_vocab_size(), dtype=np.int64)
+    totals = np.zeros(model.get_vocab_size(with_added_tokens=False), dtype=np.int64)
     for words, counts in table.batches():
         ids = [encoding.ids for encoding in model.encode_batch_fast(words, add_special_tokens=False)]
         weights = np.repeat(np.array(counts, dtype=np.int64), [len(each) for each in ids])
@@ -97,6 +102,8 @@ def select(
     intermediate_vocab_size: int,
     min_count: int,
     max_rounds: int,
+    method: Literal["eeve", "continued"] = "eeve",
+    most_words: int | None = None,
     curation: Curation | None = None,
     multiple: int = 1,
     threads: int = 1,
@@ -107,6 +114,8 @@ def select(
         first_id: id of the first new token.
         new_tokens: how many to add at most; None for all above `min_count`.
         min_count: a token seen less often is dropped (step 5), a letter seen as often is added (step 6).
+        method: where candidates come from: an intermediate tokenizer, or merges learned on top of the base's.
+        most_words: of so many of the most frequent words the candidates are made; None for all.
         curation: what a person allows and refuses.
         multiple: fewer are added, so that base and new tokens together are a multiple of it.
         threads: how many count.
@@ -115,30 +124,57 @@ def select(
     """
     base = state["model"]["vocab"]
     curation = curation or Curation()
-    letters = Counter()
-    for span, count in table.spans():
-        for letter in span.lstrip(BOUNDARY):
-            letters[letter] += count
-    frequent = [letter for letter, count in letters.most_common() if count >= min_count]
-    learned = [token for token in train_intermediate(table, intermediate_vocab_size) if len(token) > 1]
+    segmentation = table.segmentation
+    spell, read = segmentation.spelling.spell, segmentation.spelling.read
+    letters = letters_of(state, table)
+    frequent = [letter for letter, count in letters.counts.items() if count >= min_count]
+    allowed = list(map(spell, curation.needed()))
+    fragments = letters.needed([*frequent, *allowed])
+    if method == "continued":
+        learned = continued.learn(state, table, [*fragments, *frequent], intermediate_vocab_size, most_words)
+    else:
+        tokens = train_intermediate(table, intermediate_vocab_size, most_words)
+        learned = [spell(token) for token in tokens if len(token) > 1]
     # Letters first: merges need them.
     proposed = [
-        token for token in dict.fromkeys([*frequent, *learned, *curation.needed()]) if token not in base
+        token for token in dict.fromkeys([*fragments, *frequent, *learned, *allowed]) if token not in base
     ]
-    refused = {token: reason for token in proposed if (reason := curation.refusal(token))}
-    search = _Search(
-        Segmenter(state, proposed),
-        table,
-        most=_rounded(new_tokens, first_id, multiple),
-        first_id=first_id,
-        multiple=multiple,
-        min_count=max(min_count, 1),
-        letters=letters,
-        kept=frozenset(curation.allow) | {token for token in curation.needed() if token not in base},
-        reasons=refused,
-        threads=threads,
-    )
-    return search.run(max_rounds)
+    refused = {
+        token: reason
+        for token in proposed
+        if token not in fragments and (reason := curation.refusal(read(token)))
+    }
+    most = _rounded(new_tokens, first_id, multiple)
+    kept = {*map(spell, curation.allow), *allowed, *fragments} - base.keys()
+    # Merges in the order that they were learned, and more of them in place of those that are dropped.
+    limit = len(proposed) if most is None or method == "eeve" else most
+    while True:
+        search = _Search(
+            Segmenter(state, proposed[:limit]),
+            table,
+            most=most,
+            first_id=first_id,
+            multiple=multiple,
+            min_count=max(min_count, 1),
+            letters=letters,
+            kept=kept & set(proposed[:limit]),
+            reasons=refused,
+            threads=threads,
+        )
+        selection = search.run(max_rounds)
+        short = (most or 0) - len(selection.tokens)
+        if short < multiple or limit >= len(proposed):
+            return _without_idle_fragments(selection, letters, fragments)
+        limit += short
+
+
+def _without_idle_fragments(selection: Selection, letters: Letters, fragments: list[str]) -> Selection:
+    """Fragments whose letters were all dropped lead nowhere: without them."""
+    idle = set(fragments) - set(letters.needed(selection.tokens))
+    selection.tokens = [token for token in selection.tokens if token not in idle]
+    for token in idle:
+        selection.counts.pop(token, None)
+    return selection
 
 
 class _Search:
@@ -154,13 +190,10 @@ class _Search:
         self.reasons: dict[str, str] = dict(reasons)
         self.open = np.array([token not in reasons for token in tokens], dtype=np.bool_)
         self.kept = segmenter.mask(kept)
-        self.letter = np.array([len(token) == 1 for token in tokens], dtype=np.bool_)
+        self.letter = np.array([token in letters.counts for token in tokens], dtype=np.bool_)
         # What a letter saves: it would fall to its bytes.
         self.letter_worth = np.array(
-            [
-                _LETTER * letters[token] * (len(token.encode()) - 1) if len(token) == 1 else 0
-                for token in tokens
-            ],
+            [_LETTER * letters.counts[token] * letters.saves.get(token, 0) for token in tokens],
             dtype=np.int64,
         )
         self.rounds: list[dict] = []

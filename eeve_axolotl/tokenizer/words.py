@@ -20,8 +20,8 @@ import numpy as np
 import regex
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.tokenizer.spelling import BOUNDARY, Spelling, is_byte_level
 
-BOUNDARY = "▁"  # SentencePiece's spelling of a space
 _FORMAT = 1  # raise it when words are cut differently: counts on disk are then made anew
 
 
@@ -44,8 +44,22 @@ def letter_ranges(scripts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(ranges)
 
 
+def segmentation(state: dict, scripts: Iterable[str]) -> Segmentation:
+    """How the text of the base tokenizer `state` (its JSON) falls into words of `scripts`.
+
+    Raises EEVEError for a script that Unicode does not know.
+    """
+    if is_byte_level(state):
+        from eeve_axolotl.tokenizer.byte_level import ByteLevelSegmentation
+
+        return ByteLevelSegmentation(state, scripts)
+    return Segmentation(state, scripts)
+
+
 class Segmentation:
     """How the text of one base tokenizer falls into words of some scripts. Can be pickled."""
+
+    spelling = Spelling()
 
     def __init__(self, state: dict, scripts: Iterable[str]):
         """
@@ -119,6 +133,10 @@ class Segmentation:
     def spans(self, word: str) -> list[str]:
         """The parts of a word that can become new tokens: letters with at most one boundary before them."""
         return self._span.findall(word)
+
+    def is_span(self, token: str) -> bool:
+        """Whether a token of the vocabulary is such a part."""
+        return self._span.fullmatch(token) is not None
 
     def pieces(self, text: str) -> list[str]:
         """`text` as the base's model gets it, but with a space for each ▁.

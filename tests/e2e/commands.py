@@ -10,6 +10,8 @@ import contextlib
 import functools
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import traceback
@@ -57,9 +59,9 @@ class Server:
         self._process.stdin.close()
         self._process.wait(timeout=60)
 
-    def begin(self, arguments: list[str], cwd: Path, log: Path) -> int:
+    def begin(self, arguments: list[str], cwd: Path, log: Path, file_limit: int | None = None) -> int:
         """Start `axolotl *arguments` in `cwd`, its output into `log`; returns the process id."""
-        request = {"arguments": arguments, "cwd": str(cwd), "log": str(log)}
+        request = {"arguments": arguments, "cwd": str(cwd), "log": str(log), "file_limit": file_limit}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())["started"]
@@ -68,10 +70,10 @@ class Server:
         """Wait for the command that was started last; its exit status."""
         return json.loads(self._process.stdout.readline())["status"]
 
-    def run(self, arguments: list[str], cwd: Path) -> Done:
+    def run(self, arguments: list[str], cwd: Path, file_limit: int | None = None) -> Done:
         """Run `axolotl *arguments` to its end."""
         log = Path(cwd) / "axolotl.log"
-        self.begin(arguments, cwd, log)
+        self.begin(arguments, cwd, log, file_limit)
         status = self.end()
         return Done(status, log.read_text(encoding="utf-8", errors="replace"))
 
@@ -105,6 +107,9 @@ def _run(main, request: dict) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(request["cwd"])
+    if request["file_limit"]:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an OSError instead
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"], resource.RLIM_INFINITY))
     os.setpgid(0, 0)  # so that a test can kill the command with all that it started
     from eeve_axolotl.pipeline import launch
 

@@ -85,14 +85,21 @@ def _server() -> Server:
     return server
 
 
-def axolotl(directory: Path, *arguments: str, first_on_path: Path | None = None, timeout: int = 180) -> Done:
+def axolotl(
+    directory: Path,
+    *arguments: str,
+    first_on_path: Path | None = None,
+    timeout: int = 180,
+    file_limit: int | None = None,
+) -> Done:
     """Run `axolotl` in `directory` with this tree's package; its output, stderr with stdout, is `.stdout`.
 
+    With `file_limit`, no file that it writes can be larger, in bytes: what a full disk does.
     With `first_on_path`, which goes before everything else on its PYTHONPATH, the command starts as the
     console script does; else it is forked from a server that has imported Axolotl (see commands.py).
     """
     if first_on_path is None:
-        return _server().run([*arguments], directory)
+        return _server().run([*arguments], directory, file_limit)
     path = [str(first_on_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [str(AXOLOTL), *arguments],

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,8 +70,8 @@ def run(directory: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def refusal(directory: Path, *arguments: str) -> str:
-    done = axolotl(directory, "eeve", "run", "pipeline.yml", *arguments)
+def refusal(directory: Path, *arguments: str, file_limit: int | None = None) -> str:
+    done = axolotl(directory, "eeve", "run", "pipeline.yml", *arguments, file_limit=file_limit)
     assert done.returncode == 1, done.stdout[-3000:]
     assert "Traceback" not in done.stdout
     return done.stdout.strip().splitlines()[-1]
@@ -118,11 +119,12 @@ def test_run_again_a_finished_pipeline_does_nothing(whole):
 # --- killed ---
 
 
-def half_written(path: str, without: str) -> Callable[[Path], bool]:
-    """Whether some directory at `path` has something in it but not yet the file that makes it whole."""
+def half_written(path: str, without: str, having: str = "*") -> Callable[[Path], bool]:
+    """Whether some directory at `path` has a file `having` but not yet the file `without`, which comes later."""
     return lambda directory: any(
-        each.is_dir() and any(each.iterdir()) and not (each / without).exists()
+        any(each.glob(having)) and not (each / without).exists()
         for each in directory.glob(path)
+        if each.is_dir()
     )
 
 
@@ -136,7 +138,9 @@ MOMENTS = {
         (directory / "stage3/model.safetensors").exists()
         and not (directory / "stage3/eeve_stage.json").exists()
     ),
-    "inside an adapter's checkpoint": half_written("stage6/checkpoint-*", without="eeve_whole"),
+    "inside an adapter's checkpoint": half_written(
+        "stage6/checkpoint-*", having="adapter_model.safetensors", without="trainer_state.json"
+    ),
     "inside a merge": half_written("stage6/merged", without="model.safetensors"),
     "between a merge and its record": lambda directory: (
         (directory / "stage7/merged/model.safetensors").exists()
@@ -249,3 +253,22 @@ def test_two_chains_do_not_run_in_one_place(ground):
     with (directory / "pipeline/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another `axolotl eeve run` is at work" in refusal(directory)
+
+
+def test_no_room_for_the_weights_is_told_before_anything_runs(ground, tmp_path, monkeypatch):
+    from eeve_axolotl.errors import EEVEError
+    from eeve_axolotl.pipeline.chain import check_room
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(EEVEError, match="make room, or choose another output_dir"):
+        check_room(str(ground / "base"), tmp_path / "not" / "yet" / "there", "stage 6")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
+def test_a_full_disk_while_saving_stops_the_chain_and_leaves_nothing_taken_for_done(ground, whole):
+    directory = copy(ground, "full")
+    limit = 400_000  # bytes: a tokenizer does not fit, let alone the weights
+    log = refusal(directory, file_limit=limit)
+    assert "stage3.yml" in log and "File too large" in log
+    run(directory)
+    assert results(directory) == results(whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -116,3 +117,14 @@ def test_an_optimiser_is_carried_over_a_boundary_only_when_asked(ground):
         weights[keep] = load_file(ground / f"keep{keep}" / "model.safetensors")["model.embed_tokens.weight"]
     assert not torch.equal(weights[False], weights[True])
     assert torch.equal(weights[False][:32000], weights[True][:32000])
+
+
+def test_held_out_text_is_scored_at_each_stages_end_and_in_between(ground):
+    evaluate = {"texts": {"Korean": "./text.jsonl"}, "every_steps": 2, "limit": 3}
+    log = train(ground, eeve={"stages": [1, 2], "evaluate": evaluate}, output_dir="./scored", max_steps=3)
+    scores = re.findall(r"'eeve/Korean/bits_per_byte': '?([0-9.]+)", log)
+    assert len(scores) == 2 * 2  # after step 2 and at the end, of either stage
+    alone = train(ground, eeve={"stages": [1, 2]}, output_dir="./unscored", max_steps=3)
+    assert "bits_per_byte" not in alone
+    scored, unscored = (load_file(ground / name / "model.safetensors") for name in ("scored", "unscored"))
+    assert all(torch.equal(weight, unscored[name]) for name, weight in scored.items())

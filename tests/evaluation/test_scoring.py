@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.evaluation import read_texts, score
+from eeve_axolotl.evaluation.scoring import read_texts, score
 from tests.conftest import tiny_llama
 
 TEXTS = ["Hello, the weather is nice today.", "안녕하세요, 오늘은 날씨가 좋네요.", "x"]

@@ -9,9 +9,9 @@ import torch
 
 from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.evaluation import read_texts, score
+from eeve_axolotl.evaluation.scoring import score, stream_texts
+from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings
 from eeve_axolotl.files import read_json, write_json
-from eeve_axolotl.inspection_settings import PROMPTS, EvaluationSettings
 from eeve_axolotl.records import weights_sha256
 from eeve_axolotl.vocabulary import MARK, manifest_base_size
 
@@ -37,6 +37,7 @@ def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "a
         base = manifest_base_size(tokenizer or model) or rows
         loaded.resize_token_embeddings(len(words), mean_resizing=False)
         embeddings.initialise(loaded, words, base, rows)
+        setattr(loaded.config, MARK, {"base_vocab_size": base, "vocab_size": len(words)})  # as a run does
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu"), words
 
 
@@ -73,7 +74,7 @@ def inspect(
         name: score(
             model,
             tokenizer,
-            read_texts(path, limit),
+            stream_texts(path, limit),
             first_subwords=firsts,
             batch_size=batch_size,
             max_length=max_length,

@@ -3,6 +3,7 @@ and what it does with its new tokens."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -67,23 +68,25 @@ class TextScore:
         }
 
 
-def read_texts(path: str | Path, limit: int | None = None) -> list[str]:
-    """The `text` fields of a JSON-lines file, the first `limit` if given.
+def stream_texts(path: str | Path, limit: int | None = None) -> Iterator[str]:
+    """The `text` fields of a JSON-lines file, the first `limit` if given, a line in memory at a time.
 
-    Raises EEVEError if the file is missing, a line is not JSON with a `text`, or nothing is in it.
+    Raises EEVEError if the file is missing, or a line is not JSON with a `text`.
     """
     path = Path(path)
     if not path.is_file():
         raise EEVEError(f"the held-out text {path} does not exist; give the path of a JSON-lines file")
-    texts: list[str] = []
     with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if limit is not None and len(texts) == limit:
-                break
+        for number, line in enumerate(itertools.islice(lines, limit), start=1):
             try:
-                texts.append(json.loads(line)["text"])
+                yield json.loads(line)["text"]
             except (ValueError, KeyError, TypeError):
                 raise EEVEError(f"{path}, line {number}: not a JSON object with a `text` key") from None
+
+
+def read_texts(path: str | Path, limit: int | None = None) -> list[str]:
+    """All of them at once. Raises EEVEError for what `stream_texts` does, and if there is no text at all."""
+    texts = list(stream_texts(path, limit))
     if not any(texts):
         raise EEVEError(f"the held-out text {path} is empty; give text to evaluate on")
     return texts

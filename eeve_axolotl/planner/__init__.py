@@ -1,0 +1,1 @@
+"""What a stage needs and takes, before anything is rented: memory per GPU, FLOPs, hours, cost."""

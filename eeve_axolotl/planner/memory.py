@@ -1,0 +1,164 @@
+"""Peak memory of one GPU in a stage, in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from eeve_axolotl.planner.shapes import Saved, Shape, saved_bytes
+from eeve_axolotl.stages import Layers, Rows, Stage
+
+BYTES_PER_LOGIT = 12
+"""Cross-entropy's peak in 32 bits, at its backward pass: the log-probabilities that were kept, the gradient of
+the picked ones, and the gradient of the logits; 4 bytes each."""
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""A weight in bitsandbytes' NF4: 4 bits, a byte for each 64 of them, 4 bytes for each 256 of those bytes."""
+
+# Bytes of state a trained parameter, None: two values of the parameter's own dtype (AdamW).
+STATE_BYTES = {
+    "adamw_torch": None,
+    "adamw_torch_fused": None,
+    "adamw_bnb_8bit": 2,
+    "adamw_8bit": 2,
+    "paged_adamw_8bit": 2,
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What of a run's YAML its memory depends on."""
+
+    rows: int  # of the extended matrices, padding included
+    base_rows: int  # ids below are old
+    micro_batch: int
+    length: int
+    accumulation: int
+    gpus: int
+    dtype: torch.dtype = torch.bfloat16
+    embeddings_dtype: torch.dtype = torch.bfloat16
+    checkpointing: bool = False
+    fused_loss: bool = False  # Liger or cut cross-entropy: logits are never whole
+    optimizer: str = "adamw_torch_fused"
+    lora_rank: int = 0
+    tied: bool = False
+    shards: tuple[str, ...] = ()  # of weights, gradients, optimizer: what is spread over the GPUs
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro batch on one GPU."""
+        return self.micro_batch * self.length
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Parameters that train."""
+
+    embeddings: int
+    adapters: int
+    layers: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.embeddings + self.adapters + self.layers
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    total: float
+
+
+def trained(shape: Shape, stage: Stage, training: Training) -> Trained:
+    """Parameters that train: rows x hidden of each matrix (with a biased head, rows more), the adapters'
+    rank x (in + out), or all of the layers. In a tied model the two matrices count once."""
+    new = training.rows - training.base_rows
+    counts = {Rows.NONE: 0, Rows.NEW: new, Rows.ALL: training.rows}
+    inputs, outputs = counts[stage.input_embeddings], counts[stage.output_embeddings]
+    matrices = max(inputs, outputs) if training.tied else inputs + outputs
+    qlora = stage.internal_layers is Layers.QLORA
+    return Trained(
+        embeddings=matrices * shape.hidden + outputs * shape.head_bias,
+        adapters=shape.adapter_parameters(training.lora_rank) if qlora else 0,
+        layers=shape.linear_parameters + shape.other if stage.internal_layers is Layers.FULL else 0,
+    )
+
+
+def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None = None) -> Memory:
+    """Peak bytes on one GPU.
+
+    weights      parameters x bytes of their dtype. With QLoRA the linear weights take NF4_BYTES, the adapters 4,
+                 and PEFT keeps an untrained copy beside each embedding matrix that trains.
+    gradients    trained parameters x bytes of their dtype, twice under DDP (its buckets are copies).
+    optimizer    trained parameters x 2 x bytes of their dtype (AdamW), or what STATE_BYTES says.
+    activations  kept for the backward pass (see `shapes.saved_bytes`): tokens x (outside + layers x a layer), or
+                 with checkpointing tokens x (outside + layers x hidden + one layer, made anew). Where nothing runs
+                 backward through the layers, tokens x one layer, while it is computed.
+    logits       tokens x rows x BYTES_PER_LOGIT, 0 with a fused loss.
+    total        weights + gradients + optimizer + the peak of activations and logits: the logits come when every
+                 layer is kept, but before any layer is made anew.
+
+    Sharding (FSDP2, ZeRO) divides what it shards by the GPUs; the layer that is gathered is not counted.
+    """
+    saved = saved or saved_bytes(shape.config, stage, training.dtype)
+    size, of_embeddings = training.dtype.itemsize, training.embeddings_dtype.itemsize
+    counts = trained(shape, stage, training)
+
+    def spread(what: str, total: float) -> float:
+        return total / training.gpus if what in training.shards else total
+
+    embeddings = shape.embedding_parameters(training.rows, training.tied)
+    weights = shape.other * size + embeddings * of_embeddings
+    if stage.internal_layers is Layers.QLORA:
+        copies = 0 if training.tied else counts.embeddings  # a tied model's one copy is the adapter's own
+        weights += shape.linear_parameters * NF4_BYTES + counts.adapters * 4 + copies * of_embeddings
+    else:
+        weights += shape.linear_parameters * size
+
+    in_bytes = counts.embeddings * of_embeddings + counts.adapters * 4 + counts.layers * size
+    buckets = 2 if training.gpus > 1 and not training.shards else 1
+    state = STATE_BYTES.get(training.optimizer)
+    # bitsandbytes keeps the state of embeddings in 32 bits (see rows.freezing).
+    optimizer = (
+        2 * in_bytes if state is None else state * (counts.total - counts.embeddings) + 8 * counts.embeddings
+    )
+
+    tokens, layers = training.tokens, shape.layers
+    logits = 0 if training.fused_loss else tokens * training.rows * BYTES_PER_LOGIT
+    outside = tokens * saved.outside
+    if not stage.backward_through_layers:
+        transient = _frozen_layer(shape, training)
+        activations, peak = transient, max(transient, outside + logits)
+    elif training.checkpointing:
+        kept = outside + tokens * layers * shape.hidden * size
+        activations = kept + tokens * saved.layer
+        peak = max(activations, kept + logits)
+    else:
+        activations = outside + tokens * layers * saved.layer
+        peak = activations + max(logits, tokens * saved.layer)
+
+    weights, gradients = spread("weights", weights), spread("gradients", in_bytes * buckets)
+    optimizer = spread("optimizer", optimizer)
+    return Memory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations,
+        logits=logits,
+        total=weights + gradients + optimizer + peak,
+    )
+
+
+def _frozen_layer(shape: Shape, training: Training) -> float:
+    """What one layer holds while it is computed and nothing is kept: at most what a backward pass through it
+    would need."""
+    through = Stage("through", Rows.NEW, Rows.NONE, Layers.FROZEN)
+    return training.tokens * saved_bytes(shape.config, through, training.dtype).layer

@@ -1,0 +1,74 @@
+"""A plan as text: one column a stage, and what was assumed."""
+
+from __future__ import annotations
+
+from eeve_axolotl.planner.memory import STATE_BYTES
+from eeve_axolotl.planner.plan import RESERVED, Options, StagePlan
+
+
+def table(plans: list[StagePlan]) -> str:
+    """One column a stage, and one with the sums of tokens, FLOPs, hours and cost where there are several."""
+    rows = [
+        ("stage", [each.stage.name for each in plans], "all"),
+        ("parameters trained", [f"{each.trained.total:,}" for each in plans], ""),
+        *_memory(plans),
+        ("fits", ["yes" if each.fits else "NO" for each in plans], ""),
+        ("micro_batch_size", [str(each.training.micro_batch) for each in plans], ""),
+        ("  largest that fits", [str(each.largest_micro_batch) for each in plans], ""),
+        ("gradient_accumulation_steps", [str(each.training.accumulation) for each in plans], ""),
+        ("gradient checkpointing", ["yes" if each.training.checkpointing else "no" for each in plans], ""),
+        ("steps", [f"{each.steps:,}" for each in plans], f"{sum(each.steps for each in plans):,}"),
+        _sum("tokens, M", [each.tokens / 1e6 for each in plans], 1),
+        _sum("PFLOPs", [each.flops / 1e15 for each in plans], 0),
+        _sum("hours", [each.hours for each in plans], 2),
+        _sum("GPU hours", [each.hours * each.training.gpus for each in plans], 1),
+    ]
+    if all(each.cost is not None for each in plans):
+        rows.append(_sum("cost", [each.cost for each in plans], 2))
+    cells = [[name, *values, *([total] if len(plans) > 1 else [])] for name, values, total in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def _memory(plans: list[StagePlan]) -> list[tuple[str, list[str], str]]:
+    names = {
+        "weights": "weights, GB",
+        "gradients": "gradients, GB",
+        "optimizer": "optimizer, GB",
+        "activations": "activations, GB",
+        "logits": "logits, GB",
+        "total": "peak of a GPU, GB",
+    }
+    return [
+        (name, [f"{getattr(each.memory, key) / 1e9:.2f}" for each in plans], "")
+        for key, name in names.items()
+    ]
+
+
+def _sum(name: str, values: list[float], digits: int) -> tuple[str, list[str], str]:
+    return name, [f"{value:,.{digits}f}" for value in values], f"{sum(values):,.{digits}f}"
+
+
+def assumptions(plans: list[StagePlan], options: Options) -> str:
+    """What the numbers rest on."""
+    lines = [
+        "",
+        f"Assumed: {options.gpus} x {options.gpu.name}, {options.gpu.memory / 1e9:.0f} GB each, of which "
+        f"{RESERVED:.0%} are left to CUDA and fragmentation; {options.gpu.flops / 1e12:.0f} TFLOPS in bf16, of which "
+        f"{options.utilisation:.0%} are reached (--utilisation); GB are 10^9 bytes.",
+        "Every position attends as if a sequence were one document; activations are those of flash-attention. "
+        "The peak is not the sum: logits and a layer made anew do not meet.",
+        "Loading, saving, evaluation and traffic between GPUs take time that is not in it.",
+    ]
+    strange = sorted({each.training.optimizer for each in plans} - set(STATE_BYTES))
+    if strange:
+        lines.append(f"The state of {', '.join(strange)} is taken for AdamW's.")
+    if options.price_per_hour is not None:
+        lines.append(f"Price: {options.price_per_hour:g} an hour and GPU.")
+    return "\n".join(lines)

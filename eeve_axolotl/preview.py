@@ -1,0 +1,150 @@
+"""`axolotl eeve check`: what a recipe would do and what would stop it, told without loading a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import yaml
+
+from eeve_axolotl import checks, sharding, vocabulary
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.run import StageRun
+from eeve_axolotl.stages import Layers, Rows, Stage
+
+PLUGIN = "eeve_axolotl.EEVEPlugin"
+
+_ROWS = {Rows.NONE: "frozen", Rows.NEW: "the new rows train", Rows.ALL: "all rows train"}
+_LAYERS = {
+    Layers.FROZEN: "frozen",
+    Layers.QLORA: "frozen, with adapters that train",
+    Layers.FULL: "all train",
+}
+
+
+def problems(cfg: Mapping) -> list[str]:
+    """Everything that would stop the run, a sentence each; empty if nothing would.
+
+    Ours come first, all of them; Axolotl's own validation is asked once there are none. `cfg` is the raw YAML.
+    """
+    found = []
+
+    def note(check: Callable[[], None]) -> None:
+        try:
+            check()
+        except EEVEError as error:
+            if str(error) not in found:
+                found.append(str(error))
+
+    if PLUGIN not in (cfg.get("plugins") or []):
+        found.append(
+            f"the plugin is not listed, so Axolotl would train everything; add `plugins: [{PLUGIN}]`"
+        )
+    settings = StageRun.from_config(cfg).settings
+    stages = [each.resolved() for each in settings.schedule()]
+    for stage in stages:
+        note(lambda stage=stage: checks.check_config(cfg, stage))
+    note(lambda: sharding.check_sharding(cfg, settings.untie, len(stages)))
+    note(lambda: checks.check_inputs(cfg))
+    note(lambda: _check_tokenizer(cfg, settings.base_vocab_size))
+    if _attention_missing(cfg):
+        found.append(
+            f"attn_implementation: {cfg['attn_implementation']} is asked for and flash-attn is not installed; install "
+            "`eeve-axolotl[flash-attn]`, or set attn_implementation: sdpa (without sample packing)"
+        )
+    return found or _axolotls(cfg)
+
+
+def notes(cfg: Mapping) -> list[str]:
+    """What would not stop the run and should be known."""
+    if cfg.get("trainer_cls") == checks.TRAINER:
+        return []
+    return [
+        f"without `trainer_cls: {checks.TRAINER}` a machine that lacks this package would train everything, "
+        "and say nothing"
+    ]
+
+
+def what_happens(cfg: Mapping) -> list[str]:
+    """Where the run starts, what trains in each of its stages and where the weights go, a line each.
+
+    Raises EEVEError if the `eeve:` block is missing or not valid.
+    """
+    settings = StageRun.from_config(cfg).settings
+    base = cfg.get("base_model")
+    lines = [f"starts from {base}{'' if Path(str(base)).is_dir() else ' (not a directory here)'}"]
+    for each in settings.schedule():
+        lines += _stage(each.resolved())
+    if settings.untie:
+        lines.append("a model with tied embeddings gets an output matrix of its own first")
+    output = cfg.get("output_dir") or "./model-out"
+    lines.append(f"writes to {output}")
+    if any(each.resolved().internal_layers is Layers.QLORA for each in settings.schedule()):
+        lines.append(f"then `axolotl merge-lora` writes the whole model to {output.rstrip('/')}/merged")
+    return lines
+
+
+def _stage(stage: Stage) -> list[str]:
+    purpose = f": {stage.purpose}" if stage.purpose else ""
+    return [
+        f"stage {stage.name}{purpose}",
+        f"  input embeddings: {_ROWS[stage.input_embeddings]}",
+        f"  output embeddings: {_ROWS[stage.output_embeddings]}",
+        f"  internal layers: {_LAYERS[stage.internal_layers]}",
+    ]
+
+
+def _check_tokenizer(cfg: Mapping, explicit: int | None) -> None:
+    """A built tokenizer against `eeve.base_vocab_size` and the base model's mark and rows, by their files."""
+    directory, base = cfg.get("tokenizer_config"), cfg.get("base_model") or ""
+    config = Path(base) / "config.json"
+    if not directory or not Path(directory).is_dir() or not config.is_file():
+        return
+    from transformers import AutoTokenizer
+
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if "vocab_size" not in content:
+        return
+    stages = [each.resolved() for each in StageRun.from_config(cfg).schedule]
+    vocabulary.resolve(
+        AutoTokenizer.from_pretrained(directory),
+        content["vocab_size"],
+        needs_new_rows=any(stage.trains_new_rows_only for stage in stages),
+        explicit=explicit,
+        manifest=vocabulary.manifest_base_size(directory),
+        mark=content.get(vocabulary.MARK),
+    )
+
+
+def _attention_missing(cfg: Mapping) -> bool:
+    """Whether flash-attention is asked for on a machine with a GPU that has neither it nor the hub to fetch it."""
+    import torch
+    from huggingface_hub import constants
+    from transformers.utils import is_flash_attn_2_available
+
+    if not str(cfg.get("attn_implementation") or "").startswith("flash_attention_2"):
+        return False
+    return torch.cuda.is_available() and constants.HF_HUB_OFFLINE and not is_flash_attn_2_available()
+
+
+def _axolotls(cfg: Mapping) -> list[str]:
+    """What Axolotl's own validation says, for a machine with H100s where this one has no GPU."""
+    import torch
+    from axolotl.cli.config import prepare_plugins
+    from axolotl.integrations.base import PluginManager
+    from axolotl.utils.config import validate_config
+    from axolotl.utils.dict import DictDefault
+    from pydantic import ValidationError
+
+    raw = DictDefault(dict(cfg))
+    h100 = {"bf16": True, "tf32": True, "fp8": True, "n_gpu": 1, "compute_capability": "sm_90"}
+    try:
+        prepare_plugins(raw)
+        validate_config(
+            raw, capabilities=h100, env_capabilities={"torch_version": torch.__version__.split("+")[0]}
+        )
+    except (ValidationError, ValueError, SystemExit) as error:
+        return [" ".join(str(error).split())]
+    finally:
+        PluginManager.get_instance().plugins.clear()
+    return []

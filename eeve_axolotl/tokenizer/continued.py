@@ -1,0 +1,71 @@
+"""Continued BPE: merges learned on top of the base tokenizer's own segmentation of the corpus's words.
+
+The other way to find candidates (arXiv 2512.03989). The card's intermediate tokenizer learns from characters
+and knows nothing of the base; here training goes on where the base's own merges end, so that every
+candidate is made of tokens that the base really leaves side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tokenizers import Tokenizer, models, trainers
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from eeve_axolotl.tokenizer.base import extended_state, model_of
+from eeve_axolotl.tokenizer.counting import WordTable
+from eeve_axolotl.tokenizer.spelling import BOUNDARY
+
+_FIRST = 0x20000  # the trainer gets a character for each token, from here on: none of them is white space
+
+
+def learn(
+    state: dict, table: WordTable, letters: list[str], vocab_size: int, most_words: int | None = None
+) -> list[str]:
+    """Tokens that merges of the base's tokens and of `letters` make, the first merges first.
+
+    Args:
+        state: the base tokenizer's JSON.
+        letters: tokens that come before any merge, in the vocabulary's alphabet, fragments included.
+        vocab_size: how many tokens to learn, the alphabet of base tokens and letters included.
+        most_words: learn from so many of the most frequent words; None for all.
+    """
+    first_id = max(state["model"]["vocab"].values()) + 1
+    model = model_of(extended_state(state, letters, first_id))
+    numbers: dict[str, int] = {}
+
+    def lines() -> Iterator[str]:
+        for run, count in _runs(model, table, most_words):
+            line = "".join(chr(_FIRST + numbers.setdefault(token, len(numbers))) for token in run)
+            for n in range(0, count, 1000):
+                yield " ".join([line] * min(1000, count - n))
+
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = WhitespaceSplit()
+    trained.train_from_iterator(lines(), trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False))
+    tokens = list(numbers)
+    merged = sorted(((number, made) for made, number in trained.get_vocab().items() if len(made) > 1))
+    return list(dict.fromkeys("".join(tokens[ord(char) - _FIRST] for char in made) for _, made in merged))
+
+
+def _runs(model: Tokenizer, table: WordTable, most_words: int | None) -> Iterator[tuple[list[str], int]]:
+    """The base's tokens side by side that may merge: all of the scripts, a boundary only at the start."""
+    segmentation = table.segmentation
+    boundary = segmentation.spelling.spell(BOUNDARY)
+    is_part: dict[str, bool] = {boundary: True}
+    for words, counts in table.frequent(most_words):
+        for encoding, count in zip(
+            model.encode_batch_fast(words, add_special_tokens=False), counts, strict=True
+        ):
+            run: list[str] = []
+            for token in encoding.tokens:
+                if token not in is_part:
+                    is_part[token] = segmentation.is_span(token)
+                if run and (not is_part[token] or token.startswith(boundary)):
+                    if len(run) > 1:
+                        yield run, count
+                    run = []
+                if is_part[token]:
+                    run.append(token)
+            if len(run) > 1:
+                yield run, count

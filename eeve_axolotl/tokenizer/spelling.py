@@ -1,0 +1,72 @@
+"""How a tokenizer family spells text in its vocabulary, and the one spelling that people read.
+
+Everywhere a person sees a token (lists, candidates, reports) it is letters with ▁ for the space before
+them. A SentencePiece vocabulary says the same; a byte-level one has a printable character for each byte.
+"""
+
+from __future__ import annotations
+
+from eeve_axolotl.embeddings import byte_level_alphabet
+
+BOUNDARY = "▁"  # SentencePiece's spelling of a space
+
+
+class Spelling:
+    """SentencePiece's: the vocabulary holds what people read."""
+
+    def spell(self, text: str) -> str:
+        """Text with ▁ for a space, in the vocabulary's alphabet."""
+        return text
+
+    def read(self, token: str) -> str:
+        """A token's text with ▁ for a space; bytes that are no whole character as <0xED>."""
+        return token
+
+
+class ByteLevel(Spelling):
+    """Byte-level BPE's (GPT-2, Llama-3, Qwen): the UTF-8 bytes, each as a printable character."""
+
+    def __init__(self):
+        self._bytes = {ord(character): byte for character, byte in byte_level_alphabet().items()}
+        self._characters = {byte: chr(code) for code, byte in self._bytes.items()}
+
+    def spell(self, text: str) -> str:
+        """Text with ▁ for a space, in the vocabulary's alphabet."""
+        raw = text.replace(BOUNDARY, " ").encode("utf-8", "surrogatepass")
+        return "".join(map(self._characters.__getitem__, raw))
+
+    def read(self, token: str) -> str:
+        """A token's text with ▁ for a space; bytes that are no whole character as <0xED>."""
+        text = self.bytes(token).decode("utf-8", "surrogateescape").replace(" ", BOUNDARY)
+        return "".join(
+            f"<0x{ord(char) - 0xDC00:02X}>" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in text
+        )
+
+    def bytes(self, token: str) -> bytes:
+        """The bytes that a token stands for."""
+        return bytes(map(self._bytes.__getitem__, map(ord, token)))
+
+
+def steps(part: dict | None) -> list[dict]:
+    """The steps of a normalizer or pre-tokenizer in a tokenizer's JSON."""
+    if not part:
+        return []
+    return part.get("normalizers", part.get("pretokenizers", [part]))
+
+
+def is_byte_level(state: dict) -> bool:
+    """Whether a tokenizer's JSON spells text in bytes."""
+    return any(step["type"] == "ByteLevel" for step in steps(state["pre_tokenizer"]))
+
+
+def has_pattern(state: dict) -> bool:
+    """Whether a byte-level tokenizer's pre-tokenizer cuts a text into words."""
+    return any(
+        step["type"] == "Split" or (step["type"] == "ByteLevel" and step.get("use_regex", True))
+        for step in steps(state["pre_tokenizer"])
+    )
+
+
+def spelling_of(state: dict) -> Spelling:
+    """The spelling of a tokenizer's JSON."""
+    return ByteLevel() if is_byte_level(state) else Spelling()

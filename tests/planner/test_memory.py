@@ -1,0 +1,130 @@
+"""Planned bytes beside those that PyTorch allocates for the same stage of a small model."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from eeve_axolotl import rows
+from eeve_axolotl.planner.flops import flops_per_token
+from eeve_axolotl.planner.memory import Training, memory, trained
+from eeve_axolotl.planner.shapes import shape_of
+from eeve_axolotl.rows.freezing import optimizer_state_bytes
+from eeve_axolotl.stages import STAGES
+from tests.conftest import tiny_llama
+
+BASE, ROWS = 1500, 2000
+TRAINING = Training(
+    rows=ROWS,
+    base_rows=BASE,
+    micro_batch=2,
+    length=128,
+    accumulation=1,
+    gpus=1,
+    dtype=torch.float32,
+    embeddings_dtype=torch.float32,
+)
+
+
+def small_model():
+    return tiny_llama(
+        ROWS, hidden_size=128, num_hidden_layers=6, num_key_value_heads=4, attn_implementation="sdpa"
+    )
+
+
+def prepared(number: int, checkpointing: bool = False):
+    model = small_model()
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    model.config.use_cache = False
+    frozen = rows.freeze(model, rows.resolve(model, STAGES[number], BASE, ROWS))
+    return model, frozen, torch.optim.AdamW(list(frozen.trained_parameters().values()), fused=True)
+
+
+def step(model, optimizer, ids) -> None:
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+
+
+def peak_of_a_step(model, optimizer) -> int:
+    """The most bytes that were allocated at once in a step, beside what was there before."""
+    ids = torch.randint(0, ROWS, (TRAINING.micro_batch, TRAINING.length))
+    step(model, optimizer, ids)  # gradients and state now exist, as in every later micro step
+    with torch.profiler.profile(profile_memory=True) as profile:
+        step(model, optimizer, ids)
+    now = peak = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
+
+
+def standing_bytes(model, optimizer) -> int:
+    held = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in model.parameters()}
+    gradients = sum(each.grad.nbytes for each in model.parameters() if each.grad is not None)
+    return sum(held.values()) + gradients + optimizer_state_bytes(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("number", "checkpointing"),
+    [(1, False), (1, True), (2, False), (3, False), (4, False), (5, False), (5, True)],
+)
+def test_the_planned_peak_is_what_is_allocated_within_a_tenth(number, checkpointing):
+    model, _, optimizer = prepared(number, checkpointing)
+    allocated = peak_of_a_step(model, optimizer)
+    standing = standing_bytes(model, optimizer)
+    planned = memory(
+        shape_of(model.config.to_dict()),
+        STAGES[number],
+        dataclasses.replace(TRAINING, checkpointing=checkpointing),
+    )
+    fixed = planned.weights + planned.gradients + planned.optimizer
+    assert fixed == pytest.approx(standing, rel=0.001)
+    assert planned.total - fixed == pytest.approx(allocated, rel=0.1)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_what_trains_and_its_state_are_counted_exactly(number):
+    model, frozen, optimizer = prepared(number)
+    shape = shape_of(model.config.to_dict())
+    ids = torch.randint(0, ROWS, (1, 16))
+    step(model, optimizer, ids)
+    counts = trained(shape, STAGES[number], TRAINING)
+    parameters = frozen.trained_parameters().values()
+    assert counts.total == sum(each.numel() for each in parameters)
+    counters = 4 * len(parameters)  # each parameter's number of steps
+    assert memory(shape, STAGES[number], TRAINING).optimizer == optimizer_state_bytes(optimizer) - counters
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_flops_are_those_of_pytorchs_own_counter(number, checkpointing):
+    """Eager attention, whose products the counter sees, also computes the half that the causal mask discards: as
+    much as we count at twice the length."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    checkpointing = checkpointing and STAGES[number].backward_through_layers
+    model, _, _ = prepared(number, checkpointing)
+    model.set_attn_implementation("eager")
+    shape = shape_of(model.config.to_dict())
+    ids = torch.randint(0, ROWS, (TRAINING.micro_batch, TRAINING.length))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=ids).loss.backward()
+    training = dataclasses.replace(TRAINING, checkpointing=checkpointing, length=2 * TRAINING.length)
+    planned = flops_per_token(shape, STAGES[number], training) * TRAINING.tokens
+    assert planned == pytest.approx(counter.get_total_flops(), rel=0.001)
+
+
+def test_sharding_divides_what_it_shards():
+    shape = shape_of(small_model().config.to_dict())
+    whole = memory(shape, STAGES[5], dataclasses.replace(TRAINING, gpus=4))
+    spread = memory(
+        shape,
+        STAGES[5],
+        dataclasses.replace(TRAINING, gpus=4, shards=("weights", "gradients", "optimizer")),
+    )
+    assert (spread.weights, spread.optimizer) == (whole.weights / 4, whole.optimizer / 4)
+    assert spread.gradients == whole.gradients / 8  # and no buckets of DDP's
+    assert spread.activations == whole.activations

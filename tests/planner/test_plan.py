@@ -1,0 +1,135 @@
+"""`axolotl eeve plan` on recipes: the paper's, and those that cannot be run."""
+
+import json
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from eeve_axolotl.cli import eeve
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.planner import gpus
+from eeve_axolotl.planner.plan import Options, check_fits, plan
+from tests.conftest import ROOT, tiny_llama
+
+SOLAR = ROOT / "examples"
+H100S = Options(gpu=gpus.find("h100-80gb"), gpus=8)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a recipe of a tiny base with a built tokenizer, with the given keys changed."""
+    (tmp_path / "base").mkdir()
+    tiny_llama(500).config.save_pretrained(tmp_path / "base")
+    (tmp_path / "tokenizer").mkdir()
+    manifest = {"base_vocab_size": 500, "vocab_size": 600}
+    (tmp_path / "tokenizer" / "eeve_tokenizer.json").write_text(json.dumps(manifest))
+
+    def write(**changes):
+        cfg = {
+            "base_model": str(tmp_path / "base"),
+            "tokenizer_config": str(tmp_path / "tokenizer"),
+            "plugins": ["eeve_axolotl.EEVEPlugin"],
+            "eeve": {"stage": 5},
+            "micro_batch_size": 4,
+            "sequence_len": 512,
+            "max_steps": 10,
+            "bf16": True,
+            **changes,
+        }
+        (tmp_path / "recipe.yml").write_text(yaml.safe_dump(cfg))
+        return tmp_path / "recipe.yml"
+
+    return write
+
+
+def test_the_papers_stage_five(monkeypatch):
+    """8,960 new input rows and 40,960 output rows of 4,096; 400 steps of 1,048,576 tokens."""
+    (five,) = plan(SOLAR / "stage5.yml", H100S)
+    assert five.trained.total == (8_960 + 40_960) * 4096
+    assert five.tokens == 400 * 1_048_576
+    assert five.memory.weights == 2 * (10_731_524_096 + 2 * 8_960 * 4096)
+    assert five.fits
+
+
+def test_a_stage_without_a_backward_pass_through_the_layers_costs_about_a_third():
+    (two,), (one,) = (plan(SOLAR / f"stage{number}.yml", H100S) for number in (2, 1))
+    assert one.flops / two.flops == pytest.approx(2.8, rel=0.02)  # forward, backward, most of forward again
+
+
+def test_hours_and_cost_follow_from_flops():
+    options = Options(gpu=gpus.find("h100-80gb"), gpus=4, price_per_hour=2.0, utilisation=0.5)
+    (two,) = plan(SOLAR / "stage2.yml", options)
+    assert two.hours == pytest.approx(two.flops / (4 * 989.4e12 * 0.5 * 3600))
+    assert two.cost == pytest.approx(two.hours * 4 * 2.0)
+
+
+def test_the_papers_global_batch_on_any_number_of_gpus():
+    for count, accumulation in ((1, 32), (2, 16), (4, 8), (8, 4)):
+        options = Options(gpu=gpus.find("h100-80gb"), gpus=count, global_batch=256)
+        (each,) = plan(SOLAR / "stage4.yml", options)
+        assert each.training.accumulation == accumulation
+        assert each.tokens == 400 * 1_048_576
+
+
+def test_a_schedule_is_planned_stage_by_stage(recipe):
+    path = recipe(eeve={"stages": [1, {"stage": 2, "max_steps": 3}], "max_tokens": 8 * 512 * 8})
+    first, second = plan(path, H100S)
+    assert (first.stage.name, first.steps) == ("1", 2)  # 8 GPUs x 4 x 512 tokens a step
+    assert (second.stage.name, second.steps) == ("2", 2)
+    assert first.trained.total == second.trained.total == 100 * 32
+
+
+def test_tied_embeddings_count_once_until_they_are_untied(recipe, tmp_path):
+    tiny_llama(500, tie_word_embeddings=True).config.save_pretrained(tmp_path / "base")
+    with pytest.raises(EEVEError, match=r"ties them into one matrix; set `eeve.untie: true`"):
+        plan(recipe(), H100S)
+    (four,) = plan(recipe(eeve={"stage": 4}), H100S)
+    assert four.trained.total == 600 * 32
+    assert four.stage.backward_through_layers
+    (five,) = plan(recipe(eeve={"stage": 5, "untie": True}), H100S)
+    assert five.trained.total == (100 + 600) * 32
+
+
+def test_a_chain_that_began_by_untying_stays_untied():
+    (two,) = plan(SOLAR / "qwen2.5-1.5b" / "stage2.yml", H100S)
+    assert not two.stage.backward_through_layers and not two.training.tied
+    assert two.memory.weights == 2 * (1_543_714_304 + 1536 * (151_936 + 2 * 8_960))
+
+
+def test_what_cannot_be_planned_says_what_to_change(recipe):
+    with pytest.raises(EEVEError, match=r"the GPU rtx-2 is not known; give one of a100-40gb"):
+        gpus.find("rtx-2")
+    with pytest.raises(
+        EEVEError, match=r"global batch of 250 does not divide into 8 GPUs x micro_batch_size 4"
+    ):
+        plan(recipe(), Options(gpu=gpus.find("h100-80gb"), gpus=8, global_batch=250))
+    with pytest.raises(EEVEError, match=r"does not say when stage 5 ends; set max_steps"):
+        plan(recipe(max_steps=None), H100S)
+    with pytest.raises(EEVEError, match=r"not built yet; say how many tokens it will add with --new-tokens"):
+        plan(recipe(tokenizer_config="./nowhere"), H100S)
+    with pytest.raises(EEVEError, match=r"the shape of some/model is not known here"):
+        plan(recipe(base_model="some/model"), H100S)
+    with pytest.raises(EEVEError, match=r"without saying their rank; set lora_r"):
+        plan(recipe(eeve={"stage": 7}), H100S)
+
+
+def test_what_does_not_fit_names_the_key_that_helps(recipe):
+    large = Options(gpu=gpus.find("a100-40gb"), gpus=1)
+    with pytest.raises(EEVEError, match=r"stage 5 .* needs .* GB of the 38.0 GB .*; set micro_batch_size: 4"):
+        check_fits(plan(SOLAR / "stage5.yml", large), large)
+    with pytest.raises(EEVEError, match=r"set gradient_checkpointing: true"):
+        check_fits(plan(recipe(sequence_len=30_000_000, micro_batch_size=1), large), large)
+
+
+def test_the_command_prints_a_column_a_stage_and_fails_where_one_does_not_fit():
+    paths = [str(SOLAR / f"stage{number}.yml") for number in (1, 2)]
+    result = CliRunner().invoke(eeve, ["plan", *paths, "--gpu", "H100-80GB", "--price-per-hour", "3"])
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split("  ", 1) for line in result.output.splitlines() if "  " in line)
+    assert lines["stage"].split() == ["1", "2", "all"]
+    assert lines["parameters trained"].split() == ["36,700,160"] * 2
+    assert "Assumed: 1 x h100-80gb" in result.output
+    result = CliRunner().invoke(eeve, ["plan", *paths, "--gpu", "a100-40gb"])
+    assert result.exit_code == 1
+    assert "set micro_batch_size" in result.output

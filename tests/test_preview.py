@@ -1,0 +1,95 @@
+"""`axolotl eeve check`: what a recipe would do, and everything that would stop it, without loading a model."""
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from eeve_axolotl.cli import eeve
+from tests.conftest import extended, tiny_llama
+
+
+@pytest.fixture
+def recipe(tmp_path, base_tokenizer, monkeypatch):
+    """Writes a recipe whose inputs are all there, with the given keys changed."""
+    monkeypatch.chdir(tmp_path)
+    base_tokenizer.save_pretrained("base")
+    tiny_llama(len(base_tokenizer)).config.save_pretrained("base")
+    extended(base_tokenizer, ["안녕", "하세요"]).save_pretrained("tokenizer")
+    (tmp_path / "corpus.jsonl").write_text('{"text": "안녕"}\n')
+
+    def write(**changes):
+        cfg = {
+            "base_model": "./base",
+            "tokenizer_config": "./tokenizer",
+            "plugins": ["eeve_axolotl.EEVEPlugin"],
+            "trainer_cls": "eeve_axolotl.trainer.EEVETrainer",
+            "eeve": {"stage": 5},
+            "datasets": [{"path": "./corpus.jsonl", "ds_type": "json", "type": "completion"}],
+            "sequence_len": 64,
+            "micro_batch_size": 1,
+            "gradient_accumulation_steps": 1,
+            "learning_rate": 1e-3,
+            "max_steps": 2,
+            "output_dir": "./out",
+            **changes,
+        }
+        (tmp_path / "recipe.yml").write_text(yaml.safe_dump({k: v for k, v in cfg.items() if v is not None}))
+        return "recipe.yml"
+
+    return write
+
+
+def check(path: str):
+    result = CliRunner().invoke(eeve, ["check", path])
+    return result.exit_code, result.output
+
+
+def test_a_sound_recipe_says_what_trains_where_it_starts_and_where_it_writes(recipe):
+    code, said = check(recipe())
+    assert code == 0, said
+    for line in (
+        "starts from ./base\n",
+        "input embeddings: the new rows train",
+        "output embeddings: all rows train",
+        "internal layers: frozen",
+        "writes to ./out",
+        "nothing would stop it",
+    ):
+        assert line in said
+
+
+def test_everything_missing_is_told_at_once(recipe):
+    code, said = check(
+        recipe(base_model="./outputs/stage4", plugins=None, unfrozen_parameters=["x"], adapter="lora")
+    )
+    assert code == 1
+    assert "starts from ./outputs/stage4 (not a directory here)" in said
+    for problem in (
+        "the plugin is not listed",
+        "`unfrozen_parameters` cannot be used",
+        "base_model ./outputs/stage4 does not exist",
+    ):
+        assert problem in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"tokenizer_config": "./base"}, "there are no new rows to train"),
+        ({"eeve": {"stage": 9}}, "stage 9 does not exist"),
+        ({"eeve": None}, "there is no `eeve:` block"),
+        ({"fsdp_version": 1, "fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}, "FSDP1 flattens"),
+        ({"datasets": [{"path": "./nowhere.jsonl", "type": "completion"}]}, "nowhere.jsonl"),
+        ({"learning_rate": "fast"}, "learning_rate"),  # Axolotl's own validation
+    ],
+)
+def test_one_thing_wrong_is_named(recipe, changes, problem):
+    code, said = check(recipe(**changes))
+    assert code == 1
+    assert problem in said
+
+
+def test_a_recipe_without_the_guard_is_noted_and_may_run(recipe):
+    code, said = check(recipe(trainer_cls=None))
+    assert code == 0, said
+    assert "Note: without `trainer_cls" in said
