@@ -202,7 +202,7 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
 
 
 _MEASURED = """
-import json, resource, sys
+import json, re, sys
 from pathlib import Path
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
@@ -212,7 +212,8 @@ path, times, base, memory, work = sys.argv[1], int(sys.argv[2]), sys.argv[3], in
 state = json.loads(bases.load(base).backend_tokenizer.to_str())
 shards = Source(path=path).shards() * times
 table = count(shards, Segmentation(state, ["Hangul"]), Path(work), memory_mb=memory)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+# Not getrusage: its peak begins with that of the process which forked this one.
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
 """
 
 

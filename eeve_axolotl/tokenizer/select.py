@@ -212,6 +212,8 @@ class _Search:
         chosen = self.open.copy()
         settled: tuple[np.ndarray, Counted] | None = None
         at_once, added = len(chosen), 0
+        offered = np.array([], dtype=np.int64)
+        vain = np.zeros_like(chosen)  # alone, they did not help to fill the budget
         while True:
             if len(self.rounds) == max_rounds:
                 raise EEVEError(f"the selection did not settle in {max_rounds} rounds; raise max_rounds")
@@ -226,17 +228,25 @@ class _Search:
                 raise EEVEError(
                     f"no new token occurs {self.min_count:,} times in the corpus; lower min_count (or min_count_per_gb)"
                 )
-            if settled is None or counted.total < settled[1].total * (1 - _GAIN):
+            if settled is None or self._better(chosen, counted.total, *settled):
                 settled = (chosen.copy(), counted)
             else:  # what was added saved nothing: back, and less of it at once
                 chosen = settled[0].copy()
-                at_once //= 4
-            offered = self._offer(chosen, settled[1])[:at_once]
+                if at_once == 1 and vain.sum() < _FEW and self._room(chosen):
+                    vain[offered] = True
+                else:
+                    at_once //= 4
+            offered = self._offer(chosen, settled[1], vain)[:at_once]
             if not len(offered):
                 return self._selection(settled, everything)
             at_once = len(offered)
             chosen[offered] = True
             added = len(offered)
+
+    def _better(self, chosen: np.ndarray, total: int, before: np.ndarray, counted: Counted) -> bool:
+        """Whether an exchange saves enough; what only fills the budget need save no more than a token."""
+        enough = 0 if chosen.sum() > before.sum() else _GAIN * counted.total
+        return total < counted.total - enough
 
     def _count(self, chosen: np.ndarray) -> Counted:
         return self.segmenter.count(self.table, chosen, self.threads)
@@ -278,20 +288,24 @@ class _Search:
             self.reasons[self.segmenter.candidates[n]] = f"round {len(self.rounds) + 1}: {why}"
         return dropped
 
-    def _offer(self, chosen: np.ndarray, counted: Counted) -> np.ndarray:
+    def _offer(self, chosen: np.ndarray, counted: Counted, vain: np.ndarray) -> np.ndarray:
         """Candidates that would save more than what they would replace, or fill what room there is; the best first."""
         gain = np.where(self.letter, self.letter_worth, counted.offers)
-        can = np.flatnonzero(self.open & ~chosen & (gain >= self.min_count))
+        can = np.flatnonzero(self.open & ~chosen & ~vain & (gain >= self.min_count))
         can = can[np.lexsort((can, -gain[can]))]
         if self.most is None:
             return can
-        room = max(0, self.most - int(chosen.sum()))
+        room = self._room(chosen)
         worth = np.sort(self._worth(counted)[chosen & ~self.kept])
         n = min(len(can) - room, len(worth))
         if n <= 0:
             return can[:room]
         better = gain[can[room : room + n]] > worth[:n]
         return can[: room + (n if better.all() else int(better.argmin()))]
+
+    def _room(self, chosen: np.ndarray) -> int:
+        """How many tokens the budget has left."""
+        return 0 if self.most is None else max(0, self.most - int(chosen.sum()))
 
     def _log(self, chosen: np.ndarray, counted: Counted, dropped: np.ndarray, added: int) -> None:
         number = len(self.rounds) + 1
