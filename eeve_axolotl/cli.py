@@ -194,5 +194,9 @@ def check(config: str) -> None:
     click.echo("nothing would stop it")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # how a chain starts these commands: without Axolotl's imports, and its logging
+    import logging
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("axolotl").setLevel(logging.INFO)
     eeve()
