@@ -136,12 +136,12 @@ def test_planted_text_is_found_and_counted(settings, tmp_path):
     for number, line in enumerate(benchmark):  # leaked into 4 documents, which lose that line
         korean[20 + number] += f"\n{line}"
     planted = [
-        *(f"{MENU}\n{word} 알림" for word in "가나다라마바사"),  # 7 of nothing but the menu
+        *(f"{MENU}\n{word} 알림과 소식, 그리고 자주 하는 물음에 답합니다." for word in "가나다라마바사"),  # 7 of nothing but the menu
         *korean[40:45],  # 5 exact copies
         *(text.replace(".", "!", 1) + " " + maker.nouns[7] for text in korean[50:53]),  # 3 near copies
         *("\n".join([maker.korean_sentence()] * 9) for _ in range(6)),  # 6 that repeat one line
         *(maker.document("en") for _ in range(8)),  # 8 of another language
-        *(" ".join(maker.nouns[i::40]) + " ." for i in range(9)),  # 9 lists of keywords
+        *(" ".join(maker.nouns[i::15]) + " ." for i in range(9)),  # 9 lists of keywords
         *("짧은 글입니다." for _ in range(2)),  # 2 too short
     ]
     write_jsonl(tmp_path / "ko.jsonl", korean + planted)
@@ -155,15 +155,14 @@ def test_planted_text_is_found_and_counted(settings, tmp_path):
         )
     )
     counted = seen(output)
-    print(counted)
     kept = texts(output, "train") + texts(output, "held_out")
     assert counted["read"] == 140
     assert counted["boilerplate: mostly repeated lines"] == 7 and counted["lines cut"] == 12
     assert counted["duplicates: exact copy"] == 5 and counted["duplicates: near copy"] == 3
-    assert sum(n for reason, n in counted.items() if reason.startswith("repetition")) == 6
-    assert sum(n for reason, n in counted.items() if reason.startswith("script")) == 8
+    assert counted["repetition: dup_line_frac"] == 6
+    assert counted["language: few letters of its script"] == 8
     assert counted["stopwords: few stopwords"] == 9
-    assert sum(n for reason, n in counted.items() if reason.startswith("length")) == 2
+    assert counted["length: too short"] == 2
     assert counted["held out"] == 5
     assert MENU not in "\n".join(kept) and len(kept) == 100
     leaks = [line for line in benchmark if line in "\n".join(texts(output, "train"))]
