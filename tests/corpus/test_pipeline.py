@@ -20,6 +20,7 @@ from eeve_axolotl.cli import eeve
 from eeve_axolotl.corpus import pipeline, steps
 from eeve_axolotl.corpus.manifest import MANIFEST, check_recipe
 from eeve_axolotl.corpus.settings import CorpusSettings
+from eeve_axolotl.corpus.steps import group_filters
 from eeve_axolotl.corpus.store import read_json, rows
 from eeve_axolotl.errors import EEVEError
 from tests.conftest import ROOT
@@ -136,7 +137,9 @@ def test_planted_text_is_found_and_counted(settings, tmp_path):
     for number, line in enumerate(benchmark):  # leaked into 4 documents, which lose that line
         korean[20 + number] += f"\n{line}"
     planted = [
-        *(f"{MENU}\n{word} 알림과 소식, 그리고 자주 하는 물음에 답합니다." for word in "가나다라마바사"),  # 7 of nothing but the menu
+        *(
+            f"{MENU}\n{word} 알림과 소식, 그리고 자주 하는 물음에 답합니다." for word in "가나다라마바사"
+        ),  # 7 of nothing but the menu
         *korean[40:45],  # 5 exact copies
         *(text.replace(".", "!", 1) + " " + maker.nouns[7] for text in korean[50:53]),  # 3 near copies
         *("\n".join([maker.korean_sentence()] * 9) for _ in range(6)),  # 6 that repeat one line
@@ -280,7 +283,7 @@ def test_other_settings_compute_only_what_depends_on_them(settings, tmp_path, mo
     assert set(done) == {"shards"}
 
 
-@pytest.mark.parametrize("executor", [{"kind": "local"}, {"kind": "ray", "options": {"cpus_per_task": 0}}])
+@pytest.mark.parametrize("executor", [{"kind": "local"}, {"kind": "ray", "options": {"mem_per_cpu_gb": 0.1}}])
 def test_two_workers_give_the_same_shards(settings, never_interrupted, executor):
     if executor["kind"] == "ray":
         pytest.importorskip("ray")
@@ -387,3 +390,22 @@ def test_axolotl_finds_the_splits(settings):
     output = pipeline.build(settings())
     assert load_dataset(str(output), split="train")["text"] == texts(output, "train")
     assert load_dataset(str(output), split="held_out")["text"] == texts(output, "held_out")
+
+
+def test_the_example_is_read():
+    """Its keys are known, and the recipes whose tokens the report counts are there."""
+    from eeve_axolotl.corpus.report import stage_tokens
+    from eeve_axolotl.settings import read_yaml
+
+    settings = read_yaml(ROOT / "examples" / "corpus.yml", CorpusSettings)
+    assert list(settings.mix) == ["korean", "english", "parallel"]
+    fineweb = settings.mix["korean"].sources[0]
+    assert (fineweb.path, fineweb.name, fineweb.split) == ("HuggingFaceFW/fineweb-2", "kor_Hang", "train")
+    assert settings.budget.bytes == 6_700_000_000
+    assert len(group_filters(settings.mix["korean"], Path())) > len(
+        group_filters(settings.mix["parallel"], Path())
+    )
+    for recipe in settings.stages.recipes:
+        # 400 steps of a million tokens, as the recipe says.
+        assert stage_tokens(ROOT / recipe, settings.stages.gpus, 0) == 400 * 8 * 4 * 8 * 4096
+        assert yaml.safe_load((ROOT / recipe).read_text())["sequence_len"] == settings.write.sequence_len
