@@ -139,7 +139,7 @@ def test_planted_text_is_found_and_counted(settings, tmp_path):
     planted = [
         *(
             f"{MENU}\n{word} 알림과 소식, 그리고 자주 하는 물음에 답합니다." for word in "가나다라마바사"
-        ),  # 7 of nothing but the menu
+        ),  # 7 menus
         *korean[40:45],  # 5 exact copies
         *(text.replace(".", "!", 1) + " " + maker.nouns[7] for text in korean[50:53]),  # 3 near copies
         *("\n".join([maker.korean_sentence()] * 9) for _ in range(6)),  # 6 that repeat one line
@@ -283,11 +283,29 @@ def test_other_settings_compute_only_what_depends_on_them(settings, tmp_path, mo
     assert set(done) == {"shards"}
 
 
-@pytest.mark.parametrize("executor", [{"kind": "local"}, {"kind": "ray", "options": {"mem_per_cpu_gb": 0.1}}])
-def test_two_workers_give_the_same_shards(settings, never_interrupted, executor):
-    if executor["kind"] == "ray":
-        pytest.importorskip("ray")
-    assert shards(pipeline.build(settings(executor={**executor, "workers": 2}))) == never_interrupted
+def test_two_workers_give_the_same_shards(settings, never_interrupted):
+    assert shards(pipeline.build(settings(executor={"workers": 2}))) == never_interrupted
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch):
+    """A Ray cluster of this machine."""
+    ray = pytest.importorskip("ray")
+    from datatrove.executor.ray import RayTaskManager
+
+    wait = RayTaskManager.wait  # datatrove looks every ten seconds whether a task has a worker
+    often = lambda self, tasks, num_returns, timeout: wait(self, tasks, num_returns, 0.1)  # noqa: E731
+    monkeypatch.setattr(RayTaskManager, "wait", often)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the workers
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_workers_of_a_cluster_give_the_same_shards(settings, never_interrupted):
+    executor = {"kind": "ray", "workers": 2, "options": {"mem_per_cpu_gb": 0.1}}
+    assert shards(pipeline.build(settings(executor=executor))) == never_interrupted
 
 
 def corpus_command(path: Path, settings: CorpusSettings):
@@ -315,23 +333,33 @@ def test_an_output_that_is_not_ours_is_never_overwritten(settings, tmp_path):
     assert (tmp_path / "corpus" / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("bad.jsonl", b'{"text": "one"}\n{"text": \n', "bad.jsonl.*line 2"),
         ("column.jsonl", b'{"body": "one"}\n', "column.jsonl.*line 1.*'text'"),
-        ("encoding.jsonl", b'{"text": "one"}\n{"text": "\xff\xfe"}\n', "encoding.jsonl.*line 2"),
+        ("encoding.jsonl", b'{"text": "one"}\n{"text": "\xff\xfe"}\n', "encoding.jsonl: broken"),
         ("cut.jsonl.gz", gzip.compress(b'{"text": "one"}\n' * 9)[:30], "cut.jsonl.gz"),
         ("not.parquet", b"PAR1 and no more", "not.parquet"),
     ],
 )
-def test_a_broken_input_is_named_with_file_and_line(settings, tmp_path, name, content, message, workers):
+def test_a_broken_input_is_named_with_file_and_line(settings, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    wanted = settings(mix=only_korean(tmp_path / name), executor={"workers": workers})
+    wanted = settings(mix=only_korean(tmp_path / name))
     told = corpus_command(tmp_path / "corpus.yml", wanted)
     assert told.exit_code == 1 and re.search(message, told.output) and "Traceback" not in told.output
     assert not Path(wanted.output).exists()
+
+
+def test_a_broken_input_is_named_by_a_worker_too(settings, tmp_path):
+    """Not every executor brings a task's exception back to the command."""
+    write_jsonl(tmp_path / "ko-0.jsonl", [Maker().document()])
+    (tmp_path / "ko-1.jsonl").write_text('{"text": "one"}\n{"text": \n')
+    told = corpus_command(
+        tmp_path / "corpus.yml",
+        settings(mix=only_korean(tmp_path / "ko-*.jsonl"), executor={"workers": 2}),
+    )
+    assert told.exit_code == 1 and re.search("ko-1.jsonl.*line 2", told.output)
 
 
 def test_an_aligned_record_without_a_side_is_named(settings, tmp_path):
