@@ -13,6 +13,7 @@ from collections.abc import Callable
 from axolotl.integrations.base import BasePlugin
 
 from eeve_axolotl import checks, sharding
+from eeve_axolotl.corpus.manifest import check_recipe
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.run import StageRun
 
@@ -47,6 +48,7 @@ class EEVEPlugin(BasePlugin):
             checks.check_config(cfg, each.resolved())
         sharding.check_sharding(cfg, self.run.settings.untie, len(self.run.schedule))
         checks.check_inputs(cfg)
+        check_recipe(cfg)
         self.run.set_implied_keys(cfg)
 
     @stops_plainly

@@ -1,15 +1,19 @@
 """What a user can get wrong in a YAML: one sentence each, before anything is loaded."""
 
+import json
+
 import pytest
 import torch
 import yaml
 from axolotl.utils.dict import DictDefault
 
 from eeve_axolotl import EEVEPlugin, checks
+from eeve_axolotl.corpus.manifest import MANIFEST, tokenizer_identity
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.stages import STAGES
 from eeve_axolotl.trainer import EEVETrainer
+from tests.conftest import extended
 
 
 def config(**keys):
@@ -144,6 +148,25 @@ def test_a_missing_or_empty_corpus_is_named(tmp_path, key):
 def test_an_empty_corpus_directory_is_named(tmp_path):
     with pytest.raises(EEVEError, match="is empty"):
         checks.check_inputs({"datasets": [{"path": str(tmp_path)}]})
+
+
+def test_a_corpus_made_with_another_tokenizer_is_refused_before_anything_is_loaded(
+    tmp_path, base_tokenizer, base_tokenizer_directory
+):
+    ours = tmp_path / "ours"
+    base_tokenizer.save_pretrained(ours)  # written again, it is still the same tokenizer
+    other = tmp_path / "other"
+    extended(base_tokenizer, ["가나"]).save_pretrained(other)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "00000.jsonl").write_text('{"text": "a"}\n')
+    identity = tokenizer_identity(base_tokenizer_directory)
+    manifest = {"tokenizer": {"directory": "ours", "identity": identity}, "longest_record": 100}
+    (corpus / MANIFEST).write_text(json.dumps(manifest))
+    cfg = DictDefault(config(datasets=[{"path": str(corpus), "type": "completion"}], sequence_len=512))
+    EEVEPlugin().register(DictDefault({**cfg, "tokenizer_config": str(ours)}))
+    with pytest.raises(SystemExit, match="was made with the tokenizer ours, which is not the one in"):
+        EEVEPlugin().register(DictDefault({**cfg, "tokenizer_config": str(other)}))
 
 
 class WithoutTable(torch.nn.Module):

@@ -1,0 +1,439 @@
+"""`axolotl eeve corpus` from files to shards: what was planted is found and counted, and a killed run ends the same."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from eeve_axolotl.cli import eeve
+from eeve_axolotl.corpus import pipeline, steps
+from eeve_axolotl.corpus.manifest import MANIFEST, check_recipe
+from eeve_axolotl.corpus.settings import CorpusSettings
+from eeve_axolotl.corpus.steps import group_filters
+from eeve_axolotl.corpus.store import read_json, rows
+from eeve_axolotl.errors import EEVEError
+from tests.conftest import ROOT
+from tests.corpus.conftest import Maker, write_jsonl
+
+MENU = "이 사이트의 모든 글은 회원만 볼 수 있습니다. 자세한 것은 안내를 보십시오."
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    """Three small corpora without anything planted: 120 Korean, 80 English documents and 120 aligned pairs."""
+    directory, maker = tmp_path_factory.mktemp("sources"), Maker(seed=3)
+    korean = [maker.document("ko") for _ in range(120)]
+    write_jsonl(directory / "ko-0.jsonl", korean[:70])
+    write_jsonl(directory / "ko-1.jsonl", korean[70:])
+    write_jsonl(directory / "en.jsonl", [maker.document("en") for _ in range(80)])
+    pairs = [(maker.english_sentence(24), maker.korean_sentence(16)) for _ in range(120)]
+    lines = [json.dumps({"en": en, "ko": ko}, ensure_ascii=False) + "\n" for en, ko in pairs]
+    (directory / "pairs.jsonl").write_text("".join(lines), "utf-8")
+    return directory
+
+
+def make_settings(sources: Path, tokenizer: Path, directory: Path, **changes) -> CorpusSettings:
+    """Settings that read `sources` and write into `directory`; keywords replace top-level keys."""
+    korean = {
+        "share": 0.5,
+        "language": "ko",
+        "rule": "coverage",
+        "sources": [{"path": f"{sources}/ko-*.jsonl"}],
+    }
+    english = {"share": 0.3, "language": "en", "sources": [{"path": f"{sources}/en.jsonl"}]}
+    parallel = {"share": 0.2, "template": "{en}\n{ko}", "sources": [{"path": f"{sources}/pairs.jsonl"}]}
+    whole = {
+        "tokenizer": str(tokenizer),
+        "output": str(directory / "corpus"),
+        "work": str(directory / "work"),
+        "mix": {"korean": korean, "english": english, "parallel": parallel},
+        "budget": {"share": 0.5},
+        "held_out": {"share": 0.05},
+        "write": {"shards": 3},
+    }
+    return CorpusSettings(**{**whole, **changes})
+
+
+@pytest.fixture
+def settings(sources, tokenizer_directory, tmp_path):
+    """Makes settings that write into the test's directory."""
+    return partial(make_settings, sources, tokenizer_directory, tmp_path)
+
+
+def only_korean(path: Path, **changes) -> dict:
+    """A mix of one Korean group that reads `path`."""
+    return {"korean": {"share": 1.0, "language": "ko", "sources": [{"path": str(path)}], **changes}}
+
+
+def shards(output: Path) -> dict[str, bytes]:
+    """The bytes of every shard."""
+    return {str(file.relative_to(output)): file.read_bytes() for file in sorted(output.glob("*/*.parquet"))}
+
+
+def texts(output: Path, split: str) -> list[str]:
+    return [row["text"] for file in sorted((output / split).glob("*.parquet")) for row in rows(file)]
+
+
+def seen(output: Path) -> dict[str, int]:
+    """Documents per reason, over all steps, of the group `korean`."""
+    steps = read_json(output / MANIFEST)["steps"].values()
+    return {reason: entry[0] for step in steps for reason, entry in step.get("korean", {}).items()}
+
+
+def test_whole_run(settings):
+    output = pipeline.build(settings())
+    manifest = read_json(output / MANIFEST)
+    for name, entry in manifest["groups"].items():
+        assert entry["share"] == pytest.approx(entry["asked"], abs=0.01), name
+    given = sum(entry["given"] for entry in manifest["groups"].values())
+    assert 0.95 * manifest["budget"] < given <= manifest["budget"]
+    train, held_out = texts(output, "train"), texts(output, "held_out")
+    assert len(train) == sum(entry["documents"] for entry in manifest["groups"].values())
+    assert sum(len(text.encode()) for text in train) == sum(e["bytes"] for e in manifest["groups"].values())
+    assert len(held_out) == sum(e["documents"] for e in manifest["held_out"]["groups"].values()) > 0
+    assert manifest["held_out"]["passages"] > 0 and manifest["held_out"]["passages_in_train"] == 0
+    assert not set(train) & set(held_out)
+    assert any("\n" in text and text.isascii() is False and text[0].isascii() for text in train)  # pairs
+    assert not list(output.parent.glob("*.partial"))
+    report = (output / "README.md").read_text("utf-8")
+    assert "| korean | coverage | 50.00% |" in report and (output / "new_tokens.png").stat().st_size
+
+
+def test_table_of_new_tokens_counts_the_shards(settings, tokenizer_directory):
+    """What the table says each token has in the chosen text is what the shards hold."""
+    from transformers import AutoTokenizer
+
+    output = pipeline.build(settings())
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_directory)
+    counted: dict[int, int] = {}
+    for text in texts(output, "train"):
+        for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+            counted[token] = counted.get(token, 0) + 1
+    table = pq.read_table(output / "tokens.parquet").to_pylist()
+    assert {row["id"]: row["chosen"] for row in table} == {
+        row["id"]: counted.get(row["id"], 0) for row in table
+    }
+    short = (output / "short_of_text.txt").read_text("utf-8").split()
+    assert short == [row["token"] for row in table if row["in_corpus"] < row["target"]] and short
+
+
+def test_planted_text_is_found_and_counted(settings, tmp_path):
+    maker, korean = Maker(seed=11), []
+    korean = [maker.document("ko") for _ in range(100)]
+    for number in range(12):  # a menu line in 12 documents, the rest of which stays
+        korean[number] = f"{MENU}\n{korean[number]}"
+    benchmark = [maker.korean_sentence(12) for _ in range(4)]
+    for number, line in enumerate(benchmark):  # leaked into 4 documents, which lose that line
+        korean[20 + number] += f"\n{line}"
+    planted = [
+        *(
+            f"{MENU}\n{word} 알림과 소식, 그리고 자주 하는 물음에 답합니다." for word in "가나다라마바사"
+        ),  # 7 menus
+        *korean[40:45],  # 5 exact copies
+        *(text.replace(".", "!", 1) + " " + maker.nouns[7] for text in korean[50:53]),  # 3 near copies
+        *("\n".join([maker.korean_sentence()] * 9) for _ in range(6)),  # 6 that repeat one line
+        *(maker.document("en") for _ in range(8)),  # 8 of another language
+        *(" ".join(maker.nouns[i::15]) + " ." for i in range(9)),  # 9 lists of keywords
+        *("짧은 글입니다." for _ in range(2)),  # 2 too short
+    ]
+    write_jsonl(tmp_path / "ko.jsonl", korean + planted)
+    write_jsonl(tmp_path / "benchmark.jsonl", benchmark)
+    output = pipeline.build(
+        settings(
+            mix=only_korean(tmp_path / "ko.jsonl"),
+            deduplicate={"repeated_lines": 15},
+            held_out={"share": 0.05, "protect": [{"path": f"{tmp_path}/benchmark.jsonl"}]},
+            budget={"share": 1.0},
+        )
+    )
+    counted = seen(output)
+    kept = texts(output, "train") + texts(output, "held_out")
+    assert counted["read"] == 140
+    assert counted["boilerplate: mostly repeated lines"] == 7 and counted["lines cut"] == 12
+    assert counted["duplicates: exact copy"] == 5 and counted["duplicates: near copy"] == 3
+    assert counted["repetition: dup_line_frac"] == 6
+    assert counted["language: few letters of its script"] == 8
+    assert counted["stopwords: few stopwords"] == 9
+    assert counted["length: too short"] == 2
+    assert counted["held out"] == 5
+    assert MENU not in "\n".join(kept) and len(kept) == 100
+    leaks = [line for line in benchmark if line in "\n".join(texts(output, "train"))]
+    assert not leaks and counted["leaks: held-out passages cut"] >= 1
+    report = (output / "README.md").read_text("utf-8")
+    assert "duplicates: near copy | 3 |" in report and "`" + MENU[:20] in report
+
+
+def test_a_line_of_the_held_out_text_is_cut_from_the_training_text(settings, tmp_path):
+    """A held-out document quoted in others: they are trained on without the quotation."""
+    maker = Maker(seed=12)
+    korean = [maker.document("ko") for _ in range(60)]
+    write_jsonl(tmp_path / "ko.jsonl", korean)
+    plain = pipeline.build(settings(mix=only_korean(tmp_path / "ko.jsonl"), output=str(tmp_path / "plain")))
+    quoted = texts(plain, "held_out")[0].split("\n")[1]
+    quoting = [maker.document("ko") + f"\n{quoted}" for _ in range(5)]
+    write_jsonl(tmp_path / "ko.jsonl", korean + quoting)
+    output = pipeline.build(
+        settings(mix=only_korean(tmp_path / "ko.jsonl"), budget={"share": 1.0}, held_out={"share": 0.045})
+    )
+    assert any(quoted in text for text in texts(output, "held_out"))
+    assert not any(quoted in text for text in texts(output, "train"))
+    assert 4 <= seen(output)["leaks: held-out passages cut"] <= 5
+    assert read_json(output / MANIFEST)["held_out"]["passages_in_train"] == 0
+
+
+def test_same_inputs_give_the_same_shards(settings, tmp_path):
+    first = shards(pipeline.build(settings()))
+    assert len(first) == 4
+    again = settings(output=str(tmp_path / "again"), work=str(tmp_path / "other"))
+    assert shards(pipeline.build(again)) == first
+    other = settings(output=str(tmp_path / "seed"), work=str(tmp_path / "other"), seed=1)
+    assert shards(pipeline.build(other)) != first
+
+
+@pytest.fixture(scope="module")
+def never_interrupted(sources, tokenizer_directory, tmp_path_factory) -> dict[str, bytes]:
+    """The shards of a run without interruption."""
+    directory = tmp_path_factory.mktemp("whole")
+    return shards(pipeline.build(make_settings(sources, tokenizer_directory, directory)))
+
+
+HALF = {
+    "Filter": "00001.parquet",
+    "Score": "00001.parquet",
+    "Shuffle": "train/00001.parquet",
+    "Report": MANIFEST,
+}
+
+
+@pytest.mark.parametrize("step", HALF)
+def test_an_interrupted_run_takes_up_where_it_was(settings, never_interrupted, monkeypatch, step):
+    """Stopped in the second task of a step (the report has one only), with a file half-written."""
+    cls, stop_at = getattr(steps, step), 0 if step == "Report" else 1
+    work, began = cls.work, []
+
+    def stops(self, rank):
+        began.append(rank)
+        if rank < stop_at:
+            return work(self, rank)
+        staging = Path(self.plan.staging)
+        half = (staging if step in ("Shuffle", "Report") else self.plan.folder(self.name)) / HALF[step]
+        half.with_name(half.name + ".partial").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cls, "work", stops)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.build(settings())
+    assert not Path(settings().output).exists()  # what is not whole is not there
+    again = []
+    monkeypatch.setattr(cls, "work", lambda self, rank: again.append(rank) or work(self, rank))
+    output = pipeline.build(settings())
+    assert shards(output) == never_interrupted
+    assert again and not set(again) & set(began[:-1])  # what was done is not done again
+    assert not list(output.rglob("*.partial"))
+
+
+KILLED_IN_A_SHARD = """
+import os, signal, sys
+from eeve_axolotl.corpus import pipeline, settings, store
+
+def killed(self, kind, *_):
+    if self.path.name == "00001.parquet" and self.path.parent.name == "train":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return leave(self, kind, *_)
+
+leave, store.Writer.__exit__ = store.Writer.__exit__, killed
+pipeline.build(settings.CorpusSettings.model_validate_json(sys.stdin.read()))
+"""
+
+
+def test_a_killed_run_takes_up_where_it_was(settings, never_interrupted):
+    """Killed while the second shard is open: the process gets no chance to clean up."""
+    wanted = settings()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_A_SHARD], input=wanted.model_dump_json(), text=True, cwd=ROOT
+    )
+    assert killed.returncode == -signal.SIGKILL
+    staging = Path(pipeline.make_plan(wanted).staging)
+    assert (staging / "train" / "00000.parquet").is_file() and not Path(wanted.output).exists()
+    assert not (staging / "train" / "00001.parquet").exists()
+    first = (staging / "train" / "00000.parquet").stat().st_mtime_ns
+    output = pipeline.build(wanted)
+    assert shards(output) == never_interrupted
+    assert (output / "train" / "00000.parquet").stat().st_mtime_ns == first
+
+
+def test_other_settings_compute_only_what_depends_on_them(settings, tmp_path, monkeypatch):
+    pipeline.build(settings())
+    done = []
+    for cls in (steps.Filter, steps.Score, steps.Shuffle):
+        work = cls.work
+        monkeypatch.setattr(cls, "work", lambda s, rank, work=work: done.append(s.name) or work(s, rank))
+    pipeline.build(settings(output=str(tmp_path / "less"), budget={"share": 0.25}))
+    assert set(done) == {"shards"}
+
+
+def test_two_workers_give_the_same_shards(settings, never_interrupted):
+    assert shards(pipeline.build(settings(executor={"workers": 2}))) == never_interrupted
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch):
+    """A Ray cluster of this machine."""
+    ray = pytest.importorskip("ray")
+    from datatrove.executor.ray import RayTaskManager
+
+    wait = RayTaskManager.wait  # datatrove looks every ten seconds whether a task has a worker
+    often = lambda self, tasks, num_returns, timeout: wait(self, tasks, num_returns, 0.1)  # noqa: E731
+    monkeypatch.setattr(RayTaskManager, "wait", often)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the workers
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_workers_of_a_cluster_give_the_same_shards(settings, never_interrupted):
+    executor = {"kind": "ray", "workers": 2, "options": {"mem_per_cpu_gb": 0.1}}
+    assert shards(pipeline.build(settings(executor=executor))) == never_interrupted
+
+
+def corpus_command(path: Path, settings: CorpusSettings):
+    """What `axolotl eeve corpus` says to these settings."""
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
+    return CliRunner().invoke(eeve, ["corpus", str(path)])
+
+
+def test_the_command(settings, never_interrupted, tmp_path):
+    wanted = settings()
+    told = corpus_command(tmp_path / "corpus.yml", wanted)
+    assert told.exit_code == 0 and "README.md" in told.output
+    assert shards(Path(wanted.output)) == never_interrupted
+    told = corpus_command(tmp_path / "corpus.yml", wanted)
+    assert told.exit_code == 1 and "exists already" in told.output and "Traceback" not in told.output
+    told = corpus_command(tmp_path / "corpus.yml", wanted.model_copy(update={"overwrite": True}))
+    assert told.exit_code == 0 and shards(Path(wanted.output)) == never_interrupted
+
+
+def test_an_output_that_is_not_ours_is_never_overwritten(settings, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "thesis.txt").write_text("years of work")
+    with pytest.raises(EEVEError, match="not a corpus of ours"):
+        pipeline.build(settings(overwrite=True))
+    assert (tmp_path / "corpus" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("bad.jsonl", b'{"text": "one"}\n{"text": \n', "bad.jsonl.*line 2"),
+        ("column.jsonl", b'{"body": "one"}\n', "column.jsonl.*line 1.*'text'"),
+        ("encoding.jsonl", b'{"text": "one"}\n{"text": "\xff\xfe"}\n', "encoding.jsonl: broken"),
+        ("cut.jsonl.gz", gzip.compress(b'{"text": "one"}\n' * 9)[:30], "cut.jsonl.gz"),
+        ("not.parquet", b"PAR1 and no more", "not.parquet"),
+    ],
+)
+def test_a_broken_input_is_named_with_file_and_line(settings, tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    wanted = settings(mix=only_korean(tmp_path / name))
+    told = corpus_command(tmp_path / "corpus.yml", wanted)
+    assert told.exit_code == 1 and re.search(message, told.output) and "Traceback" not in told.output
+    assert not Path(wanted.output).exists()
+
+
+def test_a_broken_input_is_named_by_a_worker_too(settings, tmp_path):
+    """Not every executor brings a task's exception back to the command."""
+    write_jsonl(tmp_path / "ko-0.jsonl", [Maker().document()])
+    (tmp_path / "ko-1.jsonl").write_text('{"text": "one"}\n{"text": \n')
+    told = corpus_command(
+        tmp_path / "corpus.yml",
+        settings(mix=only_korean(tmp_path / "ko-*.jsonl"), executor={"workers": 2}),
+    )
+    assert told.exit_code == 1 and re.search("ko-1.jsonl.*line 2", told.output)
+
+
+def test_an_aligned_record_without_a_side_is_named(settings, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"en": "a", "ko": "b"}\n{"en": "a"}\n')
+    mix = {
+        "parallel": {"share": 1, "template": "{en} {ko}", "sources": [{"path": f"{tmp_path}/pairs.jsonl"}]}
+    }
+    with pytest.raises(EEVEError, match="pairs.jsonl, line 2: no column 'ko' for the template"):
+        pipeline.build(settings(mix=mix))
+
+
+def test_a_mix_that_the_corpus_cannot_give_says_which_group_is_short(settings):
+    with pytest.raises(EEVEError, match="'(korean|english|parallel)' has .* for its share"):
+        pipeline.build(settings(budget={"bytes": "10MB"}))
+
+
+def test_no_record_is_longer_than_axolotl_reads(settings, tokenizer_directory):
+    """Under streaming a record may have sequence_len tokens: longer documents become several, and lose nothing."""
+    from transformers import AutoTokenizer
+
+    long = pipeline.build(settings(budget={"share": 1.0}, write={"shards": 1}))
+    whole = "".join(sorted("".join(texts(long, "train"))))
+    wanted = settings(
+        budget={"share": 1.0},
+        write={"shards": 1, "sequence_len": 128, "read_as": "streaming"},
+        overwrite=True,
+    )
+    output = pipeline.build(wanted)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_directory)
+    lengths = [len(ids) for ids in tokenizer(texts(output, "train"))["input_ids"]]
+    assert 64 < max(lengths) <= 127  # with bos, and room for eos
+    assert "".join(sorted("".join(texts(output, "train")))) == whole
+
+
+def test_the_recipe_must_have_the_tokenizer_and_the_length_of_the_corpus(settings, base_tokenizer_directory):
+    output = pipeline.build(settings())
+    recipe = {"tokenizer_config": settings().tokenizer, "sequence_len": 4096, "base_model": "org/model"}
+    for data in (
+        {"datasets": [{"path": str(output), "type": "completion"}]},
+        {"datasets": [{"path": "parquet", "data_files": f"{output}/train/*.parquet"}]},
+        {"test_datasets": [{"path": str(output)}]},
+    ):
+        check_recipe({**recipe, **data})
+        with pytest.raises(EEVEError, match="was made with the tokenizer .* set tokenizer_config"):
+            check_recipe({**recipe, **data, "tokenizer_config": str(base_tokenizer_directory)})
+        with pytest.raises(EEVEError, match="sequence_len: 512"):
+            check_recipe({**recipe, **data, "sequence_len": 512})
+    with pytest.raises(EEVEError, match="read_as: streaming"):
+        check_recipe({**recipe, "pretraining_dataset": str(output)})
+
+
+def test_axolotl_finds_the_splits(settings):
+    """Axolotl hands `path` and `split` to `datasets`, which reads the README's head."""
+    from datasets import load_dataset
+
+    output = pipeline.build(settings())
+    assert load_dataset(str(output), split="train")["text"] == texts(output, "train")
+    assert load_dataset(str(output), split="held_out")["text"] == texts(output, "held_out")
+
+
+def test_the_example_is_read():
+    """Its keys are known, and the recipes whose tokens the report counts are there."""
+    from eeve_axolotl.corpus.report import stage_tokens
+    from eeve_axolotl.settings import read_yaml
+
+    settings = read_yaml(ROOT / "examples" / "corpus.yml", CorpusSettings)
+    assert list(settings.mix) == ["korean", "english", "parallel"]
+    fineweb = settings.mix["korean"].sources[0]
+    assert (fineweb.path, fineweb.name, fineweb.split) == ("HuggingFaceFW/fineweb-2", "kor_Hang", "train")
+    assert settings.budget.bytes == 6_700_000_000
+    assert len(group_filters(settings.mix["korean"], Path())) > len(
+        group_filters(settings.mix["parallel"], Path())
+    )
+    for recipe in settings.stages.recipes:
+        # 400 steps of a million tokens, as the recipe says.
+        assert stage_tokens(ROOT / recipe, settings.stages.gpus, 0) == 400 * 8 * 4 * 8 * 4096
+        assert yaml.safe_load((ROOT / recipe).read_text())["sequence_len"] == settings.write.sequence_len
