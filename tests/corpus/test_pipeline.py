@@ -294,7 +294,7 @@ def ray_cluster(monkeypatch):
     from datatrove.executor.ray import RayTaskManager
 
     wait = RayTaskManager.wait  # datatrove looks every ten seconds whether a task has a worker
-    often = lambda self, tasks, num_returns, timeout: wait(self, tasks, num_returns, 0.1)  # noqa: E731
+    often = lambda self, tasks, num_returns, timeout: wait(self, tasks, 0.1, num_returns)  # noqa: E731
     monkeypatch.setattr(RayTaskManager, "wait", often)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the workers
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
