@@ -53,8 +53,11 @@ def tokenizer(config: str) -> None:
 @told_plainly
 def corpus(config: str) -> None:
     """Filter text, choose documents for the new tokens, split and write shards, as CONFIG says."""
-    from eeve_axolotl.corpus.pipeline import build
-    from eeve_axolotl.corpus.settings import CorpusSettings
+    try:
+        from eeve_axolotl.corpus.pipeline import build
+        from eeve_axolotl.corpus.settings import CorpusSettings
+    except ModuleNotFoundError as error:
+        raise EEVEError(f"{error.name} is not installed; `pip install 'eeve-axolotl[corpus]'`") from None
     from eeve_axolotl.settings import read_yaml
 
     settings = read_yaml(config, CorpusSettings)

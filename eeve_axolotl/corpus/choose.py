@@ -7,8 +7,8 @@ count, and draw the rest of the budget as it comes.
 
 Coverage of a choice is the weighted mean over tokens of min(1, occurrences / goal). A token's goal is the
 target, or all that the corpus holds if that is less; its weight is 1 / goal, so that a token which can be
-had 20 times counts for more than one that can be had 200 times (measured in docs/corpus.md). That is a monotone
-submodular function, so the greedy choice by gain per byte is close to the best that the budget can buy;
+had 20 times counts for more than one that can be had 200 times. That is a monotone submodular function,
+ so the greedy choice by gain per byte is close to the best that the budget can buy;
 documents are taken in passes with a falling threshold (Badanidiyuru and Vondrak 2014), each pass taking
 whatever gains at least `1 - STEP` of the best. Bounds from earlier passes tell which blocks of documents
 cannot, so most blocks are not read again. In memory: a few numbers per document and per token.
