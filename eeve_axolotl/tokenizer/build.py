@@ -62,8 +62,8 @@ class TokenizerSettings(Settings):
 
     method: Literal["eeve", "continued"] = "eeve"
     """How candidates are found: the card's intermediate tokenizer, or `continued` BPE (arXiv 2512.03989), merges on
-    top of the base's own. On unseen Korean they save the same, within 0.4 % (benchmarks/RESULTS.md): `eeve` is the
-    default, `continued` is for a base with much of the script already, where `eeve` may not fill the budget."""
+    top of the base's own. On unseen Korean they save the same, within 0.4 %, on SOLAR's tokenizer and on tekken
+    (benchmarks/RESULTS.md); the card's is the default."""
 
     share_fragments: bool = False
     """For byte-level bases that lack a script's first bytes (Thai, Devanagari on an English base): add tokens for
