@@ -30,7 +30,7 @@ def write(path: Path, candidates: list[Candidate], table: WordTable, shards: lis
         for each in candidates:
             word = words.get(each.word, "")
             columns = [
-                each.token,
+                table.segmentation.spelling.read(each.token),
                 str(each.count),
                 str(min(each.documents, table.documents)),
                 each.reason or "chosen",

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow
 from numba import njit
+from pyarrow import compute
 
 from eeve_axolotl.tokenizer.base import splits
 from eeve_axolotl.tokenizer.counting import WordTable
@@ -72,6 +74,8 @@ class Segmenter:
         for token, number in ids.items():
             if len(token) == 1:
                 self._characters[ord(token)] = number
+        #: Tokens that a word takes whole before any merge (Llama-3's `ignore_merges`).
+        self._whole = list(ids.items()) if state["model"].get("ignore_merges") else []
         self._keys, self._values = _table(pairs)
         self._left, self._right = np.array(list(pairs), dtype=np.int64).reshape(-1, 2).T
         self._made = np.array([token for _, token in pairs.values()], dtype=np.int64)
@@ -93,11 +97,19 @@ class Segmenter:
         fallback = np.zeros(threads, dtype=np.int64)
         row = 0
 
+        whole = [(token, number) for token, number in self._whole if active[number]]
+        whole_tokens = pyarrow.array([token for token, _ in whole], pyarrow.string())
+        whole_ids = np.array([number for _, number in whole] + [-1], dtype=np.int32)  # the last for none
+
         def one(n: int, batch, row: int) -> None:
             text, ends = _strings(batch["word"])
+            found = np.empty(0, dtype=np.int32)
+            if whole:
+                rows = compute.index_in(batch["word"], whole_tokens).fill_null(-1).to_numpy()
+                found = whole_ids[rows]
             size = int(np.diff(ends).max(initial=0)) + 1
             fallback[n] += _segment(
-                text, ends, batch["count"].to_numpy(), batch["documents"].to_numpy(), row, self._characters,
+                text, ends, found, batch["count"].to_numpy(), batch["documents"].to_numpy(), row, self._characters,
                 self._keys, self._values, active, sums[n], merged[n], most[n], np.empty((2, size), dtype=np.int32),
             )  # fmt: skip
 
@@ -227,7 +239,7 @@ def _rank(left, right, keys, values, active):
 
 @njit(nogil=True, cache=True)
 def _segment(
-    text, ends, counts, documents, row, characters, keys, values, active, sums, merged, most, scratch
+    text, ends, whole, counts, documents, row, characters, keys, values, active, sums, merged, most, scratch
 ):
     """Add one batch's tokens to `sums`, its merges to `merged`; returns how many tokens are bytes."""
     tokens, ranks = scratch[0], scratch[1]  # the word's tokens, the rank of each one's merge with the next
@@ -235,6 +247,10 @@ def _segment(
     for word in range(len(counts)):
         n = 0
         i = ends[word]
+        if len(whole) and whole[word] >= 0:
+            tokens[0] = whole[word]
+            n = 1
+            i = ends[word + 1]
         while i < ends[word + 1]:
             lead = np.int64(text[i])
             length = 1 if lead < 0x80 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
