@@ -153,7 +153,7 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(PIECES | st.text(max_size=4), max_size=20).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=TEXTS)
 def test_decodes_as_the_base_does(built, text):
     before, after, manifest = built
@@ -169,7 +169,7 @@ def test_decodes_as_the_base_does(built, text):
         assert new == old
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
 def test_counts_equal_re_encoding(built, texts):
     before, after, manifest = built
