@@ -75,7 +75,7 @@ class EEVEPlugin(BasePlugin):
     @stops_plainly
     def post_trainer_create(self, cfg, trainer) -> None:
         """Hand the run to its trainer, unless the launcher shards in a way that is not supported."""
-        sharding.check_started(trainer.accelerator)
+        sharding.check_started(trainer.accelerator, len(self.run.schedule))
         trainer.eeve_run = self.run
 
     def post_train_unload(self, cfg) -> None:

@@ -13,6 +13,11 @@ from eeve_axolotl.errors import EEVEError
 
 _INSTEAD = "use FSDP2 (`fsdp_version: 2`), DeepSpeed ZeRO or plain data parallelism"
 
+_ONE_STAGE = (
+    "several `stages` in one run need rows held whole (one process or DDP), and this run is sharded; give each stage "
+    "a run of its own (`stage: 1`, ...), which `axolotl eeve run` chains"
+)
+
 # Keys of an Axolotl config that count processes, what they mean above 1, and what to do instead.
 _PARALLEL = {
     "tensor_parallel_size": ("cuts matrices by columns, where rows cannot be followed", _INSTEAD),
@@ -44,22 +49,22 @@ def check_sharding(cfg: Mapping, untie: bool = False, stages: int = 1) -> None:
             why, instead = _PARALLEL[key_now]
             raise EEVEError(f"`{key}: {value}` {why}; remove it, and {instead}")
     if stages > 1 and any(cfg.get(key) for key in ("fsdp", "fsdp_config", "deepspeed")):
-        raise EEVEError(
-            "several `stages` in one run need rows held whole (one process or DDP), and this run is sharded; give "
-            "each stage a run of its own (`stage: 1`, ...), which `axolotl eeve run` chains"
-        )
+        raise EEVEError(_ONE_STAGE)
     if cfg.get("fsdp") or cfg.get("fsdp_config"):
         _check_fsdp(cfg)
     if cfg.get("deepspeed"):
         _check_deepspeed(cfg["deepspeed"], untie)
 
 
-def check_started(accelerator) -> None:
+def check_started(accelerator, stages: int = 1) -> None:
     """Raise EEVEError where the launcher, not the config, chose a way of sharding that is not supported.
 
     `accelerator` is the trainer's: Accelerate may have been given FSDP1 or others on its command line.
+    `stages` is how many stages the run has.
     """
     kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if stages > 1 and kind in ("FSDP", "DEEPSPEED"):
+        raise EEVEError(_ONE_STAGE)
     if kind == "FSDP" and not accelerator.is_fsdp2:
         raise EEVEError(
             "Accelerate was started with FSDP1, which flattens rows away; start it with `--fsdp_version 2`, or "

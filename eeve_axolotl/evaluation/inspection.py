@@ -47,6 +47,14 @@ def base_vocab_size(model, tokenizer_directory: str | Path) -> int | None:
     return mark["base_vocab_size"] if mark else manifest_base_size(tokenizer_directory)
 
 
+def first_subwords(tokenizer, base_size: int) -> dict[int, int] | None:
+    """For the id of each new token, its first subword's id in the base's vocabulary; None without new tokens."""
+    if base_size >= len(tokenizer):
+        return None
+    pieces = embeddings.subwords(tokenizer, base_size)
+    return {base_size + n: ids[0] for n, ids in enumerate(pieces) if ids}
+
+
 def inspect(
     model,
     tokenizer,
@@ -66,10 +74,7 @@ def inspect(
         limit: documents of each text to read.
     """
     max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
-    firsts = None
-    if base_size is not None and base_size < len(tokenizer):
-        pieces = embeddings.subwords(tokenizer, base_size)
-        firsts = {base_size + n: ids[0] for n, ids in enumerate(pieces) if ids}
+    firsts = first_subwords(tokenizer, base_size) if base_size is not None else None
     scores = {
         name: score(
             model,

@@ -49,6 +49,16 @@ class TextScore:
         """Tokens for a character of the text: lower means more text in a context."""
         return self.tokens / self.characters
 
+    def figures(self) -> dict[str, float]:
+        """The figures for a tracker, by name; without those of new tokens where there are none in the text."""
+        new = self.new_tokens
+        found = {"bits_per_byte": self.bits_per_byte, "tokens_per_character": self.tokens_per_character}
+        if new and new.targets:
+            found["new_token_accuracy"] = new.correct / new.targets
+            found["first_subword_instead"] = new.first_subword / new.targets
+            found["new_token_share_of_predictions"] = new.predicted / self.tokens
+        return found
+
     def as_dict(self) -> dict:
         """The figures as numbers for JSON; shares are null where nothing was counted."""
         new = self.new_tokens
