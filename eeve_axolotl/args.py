@@ -125,7 +125,7 @@ class EvaluateSettings(Settings):
     """Held-out texts to score while training; the figures go to whatever tracker the Axolotl config names."""
 
     texts: dict[str, str] = Field(min_length=1)
-    """Name of a text -> its JSON-lines file with a `text` key."""
+    """Name of a text -> its file (JSON lines or Parquet with `text`, plain or compressed), or a directory of such."""
 
     every_steps: int | None = Field(default=None, gt=0)
     """Score every so many steps; at each stage's end in any case."""

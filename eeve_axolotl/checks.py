@@ -139,7 +139,7 @@ def check_inputs(cfg: Mapping) -> None:
         )
     evaluate = (cfg.get("eeve") or {}).get("evaluate") or {}
     for name, path in (evaluate.get("texts") or {}).items():
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise EEVEError(
                 f"eeve.evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
             )

@@ -79,6 +79,15 @@ def test_untying_under_zero3_is_refused():
         check_sharding(zero(3), untie=True)
 
 
+@pytest.mark.parametrize(
+    "keys", [{"fsdp_version": 2, "fsdp_config": {"reshard_after_forward": True}}, zero(2)]
+)
+def test_several_stages_in_a_sharded_run_are_refused_with_what_to_do(keys):
+    cfg = DictDefault({"base_model": "org/model", "eeve": {"stages": [1, 2]}, **keys})
+    with pytest.raises(SystemExit, match="this run is sharded; give each stage a run of its own"):
+        EEVEPlugin().register(cfg)
+
+
 def test_what_the_launcher_chose_is_checked_too():
     """`accelerate launch --use_fsdp` and its like say nothing in the YAML."""
 
@@ -100,3 +109,7 @@ def test_what_the_launcher_chose_is_checked_too():
         check_started(started("MEGATRON_LM"))
     with pytest.raises(EEVEError, match="by columns"):
         check_started(started("MULTI_GPU", tp_size=2))
+    check_started(started("MULTI_GPU"), stages=5)
+    for sharded in (started("FSDP", fsdp2=True), started("DEEPSPEED")):
+        with pytest.raises(EEVEError, match="give each stage a run of its own"):
+            check_started(sharded, stages=5)

@@ -10,9 +10,8 @@ import torch
 from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.scoring import score, stream_texts
-from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings
+from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings, subject
 from eeve_axolotl.files import read_json, write_json
-from eeve_axolotl.records import weights_sha256
 from eeve_axolotl.vocabulary import MARK, manifest_base_size
 
 
@@ -69,7 +68,7 @@ def inspect(
     """All figures of one model, as the report reads them.
 
     Args:
-        texts: name -> JSON-lines file with `text`.
+        texts: name -> file or directory (see `EvaluationSettings.texts`).
         base_size: first new id; None where there are no new tokens.
         limit: documents of each text to read.
     """
@@ -114,8 +113,7 @@ def evaluate(
     found = {
         "name": name or str(model),
         "position": position,
-        "model": str(model),
-        "weights": weights_sha256(model),
+        **subject(model, tokenizer, settings),
         **inspect(
             loaded,
             words,

@@ -51,7 +51,7 @@ def train_base_model() -> None:
     subprocess.run([sys.executable, str(HERE / "base_model.py"), str(OUTPUT / "random")], check=True)
     losses: list[float] = []
 
-    def show(loss: float) -> None:
+    def show(loss: float, _: int | None) -> None:
         losses.append(loss)
         if len(losses) % 10 == 0:
             print(f"        step {len(losses)}  loss {loss:.3f}", flush=True)
