@@ -210,6 +210,27 @@ def check(config: str) -> None:
     click.echo("nothing would stop it")
 
 
+SCHEMAS = {
+    "stage": "eeve_axolotl.args:EEVEArgs",
+    "tokenizer": "eeve_axolotl.tokenizer.build:TokenizerSettings",
+    "corpus": "eeve_axolotl.corpus.settings:CorpusSettings",
+    "pipeline": "eeve_axolotl.pipeline.settings:PipelineSettings",
+}
+
+
+@eeve.command()
+@click.argument("yaml", type=click.Choice([*SCHEMAS]), default="stage")
+def schema(yaml: str) -> None:
+    """Print the JSON schema of a stage's `eeve:` block, or of another YAML of ours.
+
+    `axolotl config-schema` prints Axolotl's own keys only.
+    """
+    import json
+    from pkgutil import resolve_name
+
+    click.echo(json.dumps(resolve_name(SCHEMAS[yaml]).model_json_schema(), indent=2, ensure_ascii=False))
+
+
 if __name__ == "__main__":  # how a chain starts these commands: without Axolotl's imports, and its logging
     import logging
 

@@ -23,10 +23,12 @@ TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 def directories(tmp_path_factory) -> tuple[Path, Path]:
     """What two processes left, and what one with batches of the same sequences did."""
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
+    # As `accelerate launch --cpu` sets it; without, each would train alone.
+    on_cpus = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
          str(Path(two_processes.__file__)), str(two)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **on_cpus, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
