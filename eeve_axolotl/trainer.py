@@ -20,6 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from eeve_axolotl.args import ConvergenceSettings, EvaluateSettings, ScheduledStage
+from eeve_axolotl.batch import accumulation_steps
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import first_subwords
 from eeve_axolotl.evaluation.scoring import read_texts, score
@@ -167,6 +168,8 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
 
     def _train_schedule(self, resume_from_checkpoint=None, **kwargs):
         run, output = self.eeve_run, Path(self.args.output_dir)
+        for each in run.schedule:
+            _own(self, each)  # a batch that does not divide is told now, not at its stage's turn
         names = [each.resolved().name for each in run.schedule]
         first = self._resume_schedule(output, names, resume_from_checkpoint)
         if run.settings.keep_schedule:
@@ -278,7 +281,7 @@ class _Overrides:
     def __enter__(self) -> None:
         trainer, run = self.trainer, self.trainer.eeve_run
         stage = run.schedule[run.number]
-        self.args |= _own(stage)
+        self.args |= _own(trainer, stage)
         if stage.max_tokens is not None:
             self.args["max_steps"] = _steps(trainer, stage)
             LOG.info("max_tokens: %s tokens are %d steps", f"{stage.max_tokens:,}", self.args["max_steps"])
@@ -310,15 +313,19 @@ class _Overrides:
         trainer.state.train_batch_size = trainer.args.train_batch_size  # Axolotl packs batches of this size
 
 
-def _own(stage: ScheduledStage) -> dict:
-    """What a stage sets for itself, as the trainer calls it."""
+def _own(trainer, stage: ScheduledStage) -> dict:
+    """What a stage sets for itself, as the trainer calls it; the accumulation follows from a global batch."""
     own = {theirs: getattr(stage, ours) for ours, theirs in OVERRIDES.items()}
+    whole = trainer.eeve_run.settings.global_batch_size
+    if whole and stage.micro_batch_size:
+        processes = trainer.args.world_size
+        own["gradient_accumulation_steps"] = accumulation_steps(whole, stage.micro_batch_size, processes)
     return {name: value for name, value in own.items() if value is not None}
 
 
 def _steps(trainer, stage: ScheduledStage) -> int:
     """Steps of a stage at most: by its `max_steps` or the run's, and its token budget."""
-    own = _own(stage)
+    own = _own(trainer, stage)
     limit = own.get("max_steps", trainer.args.max_steps)
     if stage.max_tokens is None:
         return limit
