@@ -226,7 +226,8 @@ class Chain:
                     )
                 forget = forget or first
                 if forget:
-                    shutil.rmtree(run.output / "checkpoints" / f"stage{place.name}", ignore_errors=True)
+                    for of_the_stage in ("checkpoints", "runs"):  # `runs` is TensorBoard's
+                        shutil.rmtree(run.output / of_the_stage / f"stage{place.name}", ignore_errors=True)
                     if place.directory != run.output:
                         shutil.rmtree(place.directory) if place.directory.is_dir() else None
             if forget:
