@@ -227,7 +227,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
             if read_record(stage) is not None:
                 LOG.info("stage %s is done: going on after it", names[number])
                 self._load_from_checkpoint(str(stage))
-                if (stage / OPTIMIZER).is_file():
+                if run.settings.keep_optimizer and (stage / OPTIMIZER).is_file():
                     here = {"cuda:0": str(self.args.device)}  # the main process wrote it, and each reads it
                     self._carried = torch.load(stage / OPTIMIZER, map_location=here, weights_only=True)
                 return number + 1

@@ -50,14 +50,12 @@ class TextScore:
         return self.tokens / self.characters
 
     def figures(self) -> dict[str, float]:
-        """The figures for a tracker, by name; without those of new tokens where there are none in the text."""
-        new = self.new_tokens
-        found = {"bits_per_byte": self.bits_per_byte, "tokens_per_character": self.tokens_per_character}
-        if new and new.targets:
-            found["new_token_accuracy"] = new.correct / new.targets
-            found["first_subword_instead"] = new.first_subword / new.targets
-            found["new_token_share_of_predictions"] = new.predicted / self.tokens
-        return found
+        """The rates alone, by name, for a tracker; what was not counted is left out."""
+        found = self.as_dict()
+        rates = {name: found[name] for name in ("bits_per_byte", "tokens_per_character")}
+        new = found["new_tokens"] or {}
+        of_new = {f"new_tokens/{name}": rate for name, rate in new.items() if name != "targets"}
+        return {name: rate for name, rate in (rates | of_new).items() if rate is not None}
 
     def as_dict(self) -> dict:
         """The figures as numbers for JSON; shares are null where nothing was counted."""

@@ -218,13 +218,16 @@ class Chain:
         forget = False
         for run in self.runs:
             for number, place in enumerate(run.stages):
-                first = place.name == again[0]
-                if first and number > 0 and read_record(run.stages[number - 1].directory) is None:
+                if (
+                    place.name == name
+                    and number > 0
+                    and read_record(run.stages[number - 1].directory) is None
+                ):
                     raise EEVEError(
                         f"--from {name}: the weights of stage {run.stages[number - 1].name} were not kept "
                         f"(`save_stages: all` keeps them); begin from {run.stages[0].name}"
                     )
-                forget = forget or first
+                forget = place.name in again
                 if forget:
                     for of_the_stage in ("checkpoints", "runs"):  # `runs` is TensorBoard's
                         shutil.rmtree(run.output / of_the_stage / f"stage{place.name}", ignore_errors=True)

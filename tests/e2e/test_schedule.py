@@ -182,12 +182,12 @@ def test_held_out_text_is_scored_at_each_stages_end_and_in_between(ground):
     for number, stage in enumerate(("stage1", "stage2")):
         tracked = EventAccumulator(str(ground / "scored/runs" / stage)).Reload()
         figures = {name for name in tracked.Tags()["scalars"] if name.startswith("train/eeve/Korean/")}
-        assert {name.rpartition("/")[2] for name in figures} == {
+        assert {name.removeprefix("train/eeve/Korean/") for name in figures} == {
             "bits_per_byte",
             "tokens_per_character",
-            "new_token_accuracy",
-            "first_subword_instead",
-            "new_token_share_of_predictions",
+            "new_tokens/accuracy",
+            "new_tokens/first_subword_instead",
+            "new_tokens/share_of_predictions",
         }
         bits = [(each.step, each.value) for each in tracked.Scalars("train/eeve/Korean/bits_per_byte")]
         expected = [float(score) for score in scores[2 * number : 2 * number + 2]]
