@@ -215,7 +215,6 @@ class Chain:
     def forget_from(self, name: str) -> None:
         """Remove what stage `name` and those after it made, so that they train again."""
         again = self.stages_from(name)
-        forget = False
         for run in self.runs:
             for number, place in enumerate(run.stages):
                 if (
@@ -227,13 +226,12 @@ class Chain:
                         f"--from {name}: the weights of stage {run.stages[number - 1].name} were not kept "
                         f"(`save_stages: all` keeps them); begin from {run.stages[0].name}"
                     )
-                forget = place.name in again
-                if forget:
+                if place.name in again:
                     for of_the_stage in ("checkpoints", "runs"):  # `runs` is TensorBoard's
                         shutil.rmtree(run.output / of_the_stage / f"stage{place.name}", ignore_errors=True)
                     if place.directory != run.output:
                         shutil.rmtree(place.directory) if place.directory.is_dir() else None
-            if forget:
+            if run.stages[-1].name in again:
                 self._state(run).unlink(missing_ok=True)
                 (run.output / RECORD).unlink(missing_ok=True)
                 for checkpoint in run.output.glob("checkpoint-*"):
