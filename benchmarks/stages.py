@@ -180,6 +180,7 @@ def measure(shape: Shape, stage: int, model: nn.Module, peak: float, args: argpa
             "length": args.length,
             "checkpointing": args.checkpointing,
             "dtype": str(args.dtype).removeprefix("torch."),
+            "lora_rank": RANK if STAGES[stage].internal_layers is Layers.QLORA else 0,
         },
     }
     if AXOLOTL in seconds:
