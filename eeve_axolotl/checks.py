@@ -120,6 +120,23 @@ def _model_config(cfg: Mapping):
     )
 
 
+def check_attention(cfg: Mapping) -> None:
+    """Raise EEVEError if flash-attention 2 is asked for and neither installed nor to be had as the hub's kernel."""
+    from transformers.integrations.hub_kernels import load_and_register_attn_kernel
+    from transformers.utils import is_flash_attn_2_available
+
+    asked = cfg.get("attn_implementation")
+    if asked != "flash_attention_2" or is_flash_attn_2_available():
+        return
+    try:
+        load_and_register_attn_kernel("kernels-community/flash-attn2")  # what transformers takes instead
+    except Exception:  # no network, no build for this machine, no GPU: transformers too catches all of them
+        raise EEVEError(
+            f"`attn_implementation: {asked}` is asked for and flash-attn is not installed (nor to be had from the "
+            "hub); install `eeve-axolotl[flash-attn]`, or set `attn_implementation: sdpa`, without sample packing"
+        ) from None
+
+
 def check_inputs(cfg: Mapping) -> None:
     """Raise EEVEError if the base model, the tokenizer or a local corpus is missing or empty.
 

@@ -177,7 +177,7 @@ def recipes(directory: str, model: str | None, overwrite: bool) -> None:
 @click.option("--base-model", help="A directory with the config.json to plan for.")
 @told_plainly
 def plan(recipes: tuple[str, ...], gpu: str, **options) -> None:
-    """Memory, time and cost of the stages in RECIPES; exit status 1 if one does not fit."""
+    """Memory, time and cost of the stages in RECIPES (stages or pipelines); exit status 1 if one does not fit."""
     from eeve_axolotl.planner import gpus
     from eeve_axolotl.planner.plan import Options, check_fits, plan
     from eeve_axolotl.planner.table import assumptions, table

@@ -1,6 +1,6 @@
 """Which Axolotl hook calls what. No logic of its own.
 
-Axolotl 0.19 calls, in order: register, post_model_build (rows as in the checkpoint), then it resizes
+Axolotl 0.19 calls, in order: register, pre_model_load, post_model_build (rows as in the checkpoint), then it resizes
 the embeddings, pre_lora_load (rows as the tokenizer wants them), adapters, post_model_load,
 get_trainer_cls, train, post_train (twice), post_train_unload.
 """
@@ -50,6 +50,11 @@ class EEVEPlugin(BasePlugin):
         checks.check_inputs(cfg)
         check_recipe(cfg)
         self.run.set_implied_keys(cfg)
+
+    @stops_plainly
+    def pre_model_load(self, cfg) -> None:
+        """Refuse an attention that this machine does not have; `register` also runs where nothing is trained."""
+        checks.check_attention(cfg)
 
     @stops_plainly
     def post_model_build(self, cfg, model) -> None:

@@ -48,11 +48,8 @@ def problems(cfg: Mapping) -> list[str]:
     note(lambda: batch.implied_accumulation(cfg, settings.global_batch_size))
     note(lambda: checks.check_inputs(cfg))
     note(lambda: _check_tokenizer(cfg, settings.base_vocab_size))
-    if _attention_missing(cfg):
-        found.append(
-            f"attn_implementation: {cfg['attn_implementation']} is asked for and flash-attn is not installed; install "
-            "`eeve-axolotl[flash-attn]`, or set attn_implementation: sdpa (without sample packing)"
-        )
+    if _will_train_here():
+        note(lambda: checks.check_attention(cfg))
     return found or _axolotls(cfg)
 
 
@@ -119,15 +116,12 @@ def _check_tokenizer(cfg: Mapping, explicit: int | None) -> None:
     )
 
 
-def _attention_missing(cfg: Mapping) -> bool:
-    """Whether flash-attention is asked for on a machine with a GPU that has neither it nor the hub to fetch it."""
+def _will_train_here() -> bool:
+    """Whether this machine has a GPU, and the hub need not be asked for its attention kernels."""
     import torch
     from huggingface_hub import constants
-    from transformers.utils import is_flash_attn_2_available
 
-    if not str(cfg.get("attn_implementation") or "").startswith("flash_attention_2"):
-        return False
-    return torch.cuda.is_available() and constants.HF_HUB_OFFLINE and not is_flash_attn_2_available()
+    return torch.cuda.is_available() and constants.HF_HUB_OFFLINE
 
 
 def _axolotls(cfg: Mapping) -> list[str]:

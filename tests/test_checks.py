@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from axolotl.utils.dict import DictDefault
+from transformers.utils import is_flash_attn_2_available
 
 from eeve_axolotl import EEVEPlugin, checks
 from eeve_axolotl.corpus.manifest import MANIFEST, tokenizer_identity
@@ -89,6 +90,18 @@ def test_a_wrong_eeve_block_is_told_in_one_sentence(block, message):
     with pytest.raises(EEVEError, match=message) as error:
         StageRun.from_config(config(eeve=block))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(is_flash_attn_2_available(), reason="flash-attn is installed")
+def test_flash_attention_that_is_absent_is_told_with_what_to_install_or_set():
+    """The hub is offline here, as on a GPU without a network."""
+    checks.check_attention(config(attn_implementation="sdpa"))
+    with pytest.raises(
+        EEVEError, match=r"flash-attn is not installed .*install `eeve-axolotl\[flash-attn\]`"
+    ):
+        checks.check_attention(config(attn_implementation="flash_attention_2"))
+    with pytest.raises(SystemExit, match="set `attn_implementation: sdpa`, without sample packing"):
+        EEVEPlugin().pre_model_load(config(attn_implementation="flash_attention_2"))
 
 
 def test_a_missing_base_model_names_the_recipe_that_makes_it(tmp_path):

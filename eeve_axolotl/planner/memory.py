@@ -99,7 +99,8 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
                  and PEFT keeps an untrained copy beside each embedding matrix that trains.
     gradients    trained parameters x bytes of their dtype, twice under DDP (its buckets are copies).
     optimizer    trained parameters x 2 x bytes of their dtype (AdamW), or what STATE_BYTES says.
-    activations  kept for the backward pass (see `shapes.saved_bytes`): tokens x (outside + layers x a layer), or
+    activations  kept for the backward pass (see `shapes.saved_bytes`, and for an adapter the rank values between its
+                 two matrices): tokens x (outside + layers x a layer), or
                  with checkpointing tokens x (outside + layers x hidden + one layer, made anew). Where nothing runs
                  backward through the layers, tokens x one layer, while it is computed.
     logits       tokens x rows x BYTES_PER_LOGIT, 0 with a fused loss.
@@ -131,7 +132,9 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
         2 * in_bytes if state is None else state * (counts.total - counts.embeddings) + 8 * counts.embeddings
     )
 
-    tokens, layers = training.tokens, shape.layers
+    tokens, layers, layer = training.tokens, shape.layers, saved.layer
+    if stage.internal_layers is Layers.QLORA:
+        layer += training.lora_rank * size * len(shape.linear) / layers
     logits = 0 if training.fused_loss else tokens * training.rows * BYTES_PER_LOGIT
     outside = tokens * saved.outside
     if not stage.backward_through_layers:
@@ -139,11 +142,11 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
         activations, peak = transient, max(transient, outside + logits)
     elif training.checkpointing:
         kept = outside + tokens * layers * shape.hidden * size
-        activations = kept + tokens * saved.layer
+        activations = kept + tokens * layer
         peak = max(activations, kept + logits)
     else:
-        activations = outside + tokens * layers * saved.layer
-        peak = activations + max(logits, tokens * saved.layer)
+        activations = outside + tokens * layers * layer
+        peak = activations + max(logits, tokens * layer)
 
     weights, gradients = spread("weights", weights), spread("gradients", in_bytes * buckets)
     optimizer = spread("optimizer", optimizer)

@@ -15,13 +15,14 @@ from eeve_axolotl.args import EEVESettings, ScheduledStage
 from eeve_axolotl.batch import accumulation_steps
 from eeve_axolotl.checks import output_of
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.planner.flops import flops_per_token, hours
 from eeve_axolotl.planner.gpus import GPU
 from eeve_axolotl.planner.memory import Memory, Trained, Training, memory, trained
 from eeve_axolotl.planner.shapes import Saved, Shape, read_config, saved_bytes, shape_of
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.schedule import steps_for
-from eeve_axolotl.settings import read_mapping
+from eeve_axolotl.settings import read_mapping, read_yaml
 from eeve_axolotl.sharding import check_sharding
 from eeve_axolotl.stages import Layers, Rows, Stage
 from eeve_axolotl.vocabulary import MANIFEST, MARK, manifest_base_size
@@ -86,13 +87,15 @@ class Options:
 
 
 def plan(recipe: str | Path, options: Options) -> list[StagePlan]:
-    """Plan the stage, or the stages, of one recipe.
+    """Plan the stage, or the stages, of one recipe, or of all runs of a pipeline.
 
     Raises EEVEError for a recipe that is not one, an unknown base model, a global batch that does not divide,
     a way of sharding that cannot keep rows, or a stage without an end.
     """
     recipe = Path(recipe)
     cfg = read_mapping(recipe)
+    if "runs" in cfg and "eeve" not in cfg:
+        return [each for run in read_yaml(recipe, PipelineSettings).runs for each in plan(run, options)]
     settings = StageRun.from_config(cfg).settings
     check_sharding(cfg, settings.untie, len(settings.schedule()))
     first, untied = _chain(recipe, cfg)

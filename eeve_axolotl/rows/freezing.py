@@ -176,7 +176,8 @@ def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
     def size(value) -> int:
         if isinstance(value, torch.Tensor):
-            value = value.to_local() if hasattr(value, "placements") else value
+            if hasattr(value, "__tensor_flatten__"):  # a shard (DTensor), or torchao's state of few bits
+                return sum(size(getattr(value, name)) for name in value.__tensor_flatten__()[0])
             return value.numel() * value.element_size()
         if isinstance(value, dict):
             return sum(size(each) for each in value.values())

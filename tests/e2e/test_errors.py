@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from transformers.utils import is_flash_attn_2_available
 
 from tests.conftest import extended, tiny_llama
 from tests.e2e.helpers import axolotl, write_recipe
@@ -76,6 +77,13 @@ def test_a_tokenizer_that_is_not_extended_is_refused(bases):
     said = sentence(failure(bases, write_recipe(bases, 1, "./base", tokenizer_config="./base")))
     assert "there are no new rows to train: the tokenizer has 32,000 tokens and the model 32,000 rows" in said
     assert "set tokenizer_config to an extended tokenizer (`axolotl eeve tokenizer` builds one)" in said
+
+
+@pytest.mark.skipif(is_flash_attn_2_available(), reason="flash-attn is installed")
+def test_flash_attention_that_is_absent_ends_the_run_before_the_model_is_loaded(bases):
+    recipe = write_recipe(bases, 1, "./base", attn_implementation="flash_attention_2")
+    said = sentence(failure(bases, recipe))
+    assert "`attn_implementation: flash_attention_2` is asked for and flash-attn is not installed" in said
 
 
 def test_tied_embeddings_are_refused_with_the_stages_that_make_sense(bases):

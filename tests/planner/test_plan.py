@@ -89,6 +89,13 @@ def test_a_schedule_is_planned_stage_by_stage(recipe):
     assert first.trained.total == second.trained.total == 100 * 32
 
 
+def test_a_pipeline_is_planned_run_by_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    stages = plan("examples/pipeline.yml", H100S)
+    assert [each.stage.name for each in stages] == ["1", "2", "3", "4", "5", "6", "7"]
+    assert {each.tokens for each in stages} == {400 * 1_048_576}
+
+
 def test_tied_embeddings_count_once_until_they_are_untied(recipe, tmp_path):
     tiny_llama(500, tie_word_embeddings=True).config.save_pretrained(tmp_path / "base")
     with pytest.raises(EEVEError, match=r"ties them into one matrix; set `eeve.untie: true`"):

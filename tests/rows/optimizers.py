@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 
-import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
@@ -15,47 +15,77 @@ TRANSFORMERS = [
     "adamw_torch_4bit",
     "adamw_bnb_8bit",
     "paged_adamw_8bit",
+    "paged_adamw_32bit",
     "lion_8bit",
     "lion_32bit",
+    "paged_lion_8bit",
+    "ademamix",
     "ademamix_8bit",
+    "rmsprop",
     "rmsprop_bnb_8bit",
     "adafactor",
     "adagrad",
     "sgd",
     "schedule_free_adamw",
+    "schedule_free_radam",
     "schedule_free_sgd",
+    "grokadamw",
+    "galore_adamw",
+    "apollo_adamw",
 ]
-OPTIONAL = {"grokadamw": "grokadamw"}  # optimiser -> the package it needs
-AXOLOTL = ["muon", "adopt_adamw", "adamc", "sinkgd", "ao_adamw_fp8"]
-AXOLOTL_OPTIONAL = {"came_pytorch": "came_pytorch", "optimi_adamw": "optimi"}
-ALL = [*TRANSFORMERS, *OPTIONAL, *AXOLOTL, *AXOLOTL_OPTIONAL]
+AXOLOTL = ["muon", "adopt_adamw", "adamc", "sinkgd", "ao_adamw_fp8", "came_pytorch", "optimi_adamw"]
+ALL = [*TRANSFORMERS, *AXOLOTL]
+_NEEDS = {  # packages that neither Axolotl nor transformers brings
+    "grokadamw": "grokadamw",
+    "galore_adamw": "galore_torch",
+    "apollo_adamw": "apollo_torch",
+    "came_pytorch": "came_pytorch",
+    "optimi_adamw": "optimi",
+}
+# GaLore and APOLLO project the gradients of these; the other parameters get AdamW.
+_PROJECTED = {"optim_target_modules": ["q_proj", "lm_head"]}
 
 
-def build(name: str, model, folder, lr: float = 1e-2, decay: float = 0.1) -> torch.optim.Optimizer:
-    needs = {**OPTIONAL, **AXOLOTL_OPTIONAL}.get(name)
-    if needs is not None:
-        pytest.importorskip(needs)
+def missing(name: str) -> str | None:
+    """The package that the optimiser needs and that is not installed."""
+    package = _NEEDS.get(name)
+    return package if package is not None and importlib.util.find_spec(package) is None else None
+
+
+def build(name: str, model, folder, lr: float = 1e-2, decay: float = 0.1, mesh=None) -> torch.optim.Optimizer:
+    """The optimiser over what trains in `model`; `mesh` is FSDP2's, of which Axolotl tells Muon and SinkGD."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if name in TRANSFORMERS or name in OPTIONAL:
+        if name in TRANSFORMERS:
+            options = _PROJECTED if name in ("galore_adamw", "apollo_adamw") else {}
             arguments = TrainingArguments(
-                str(folder), use_cpu=True, optim=name, learning_rate=lr, weight_decay=decay, report_to=[]
+                str(folder),
+                use_cpu=True,
+                optim=name,
+                learning_rate=lr,
+                weight_decay=decay,
+                report_to=[],
+                **options,
             )
             optimizer = Trainer(model=model, args=arguments).create_optimizer()
         else:
-            optimizer = _build_as_axolotl(name, model, folder, lr, decay)
+            optimizer = _build_as_axolotl(name, model, folder, lr, decay, mesh)
     if hasattr(optimizer, "train"):  # schedule-free optimisers have a mode
         optimizer.train()
     return optimizer
 
 
-def _build_as_axolotl(name, model, folder, lr, decay):
+def _build_as_axolotl(name, model, folder, lr, decay, mesh):
     """As axolotl.core.builders.base and its OptimizerMixin do."""
     from axolotl.core.trainers.mixins.optimizer import OptimizerMixin
     from axolotl.core.training_args import AxolotlTrainingArguments
 
     kwargs = {"lr": lr, "weight_decay": decay, "betas": (0.9, 0.999), "eps": 1e-8}
-    if name == "muon":
+    if name in ("muon", "sinkgd") and mesh is not None:
+        kwargs["device_mesh"] = mesh
+    if name == "muon" and mesh is not None:
+        from axolotl.contribs.mit.muon.dist_muon import DistMuonOptimizerFactory as cls
+    elif name == "muon":
         from axolotl.contribs.mit.muon import MuonOptimizerFactory as cls
     elif name == "adopt_adamw":
         from axolotl.utils.optimizers.adopt import ADOPT as cls
@@ -63,6 +93,8 @@ def _build_as_axolotl(name, model, folder, lr, decay):
         kwargs["decouple"] = True
     elif name == "adamc":
         from axolotl.utils.optimizers.adamc import AdamC as cls
+    elif name == "sinkgd" and mesh is not None:
+        from axolotl.utils.optimizers.sinkgd import DistSinkGDOptimizerFactory as cls
     elif name == "sinkgd":
         from axolotl.utils.optimizers.sinkgd import SinkGDOptimizerFactory as cls
     elif name == "ao_adamw_fp8":

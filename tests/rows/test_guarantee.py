@@ -40,6 +40,8 @@ def adamw(model, **options):
 @pytest.mark.parametrize("name", optimizers.ALL)
 def test_frozen_rows_survive_every_optimizer(name, dtype, tmp_path):
     """With weight decay, clipping and gradient accumulation."""
+    if optimizers.missing(name):
+        pytest.skip(f"needs {optimizers.missing(name)}")
     model = tiny_model(dtype=dtype, **WIDE)
     before = snapshot(model)
     frozen = rows.freeze(model, plan_for(model, 3))
@@ -47,7 +49,9 @@ def test_frozen_rows_survive_every_optimizer(name, dtype, tmp_path):
     first = frozen.fingerprint()
     # Some optimisers compile their step, for ten seconds each; eagerly they do the same arithmetic.
     with torch.compiler.set_stance("force_eager"):
-        train(model, optimizer, batches(4), accumulate=2, clip=0.5)
+        # RAdam moves nothing in its first five steps.
+        steps = 14 if name == "schedule_free_radam" else 4
+        train(model, optimizer, batches(steps), accumulate=2, clip=0.5)
     frozen_moved, trained_moved = moved(before, snapshot(model), frozen_by_stage(model, 3))
     assert frozen_moved == 0
     assert trained_moved >= NEW  # some optimisers warm up, or leave rows alone that no batch read

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.rows import ways
 from tests.rows.helpers import BASE, EMBEDDING_STAGES, HIDDEN, VOCAB
 
-ROOT = Path(__file__).parents[2]
-FSDP2 = ("fsdp2", "fsdp2+no_reshard", "fsdp2+offload", "fsdp2+offload+no_reshard")
-WAYS = [f"{way}/{stage}" for way in ("ddp", *FSDP2, "zero1", "zero2", "zero3") for stage in EMBEDDING_STAGES]
+WAYS = [f"{way}/{stage}" for way in ("ddp", *ways.FSDP2, *ways.ZERO) for stage in EMBEDDING_STAGES]
 VARIANTS = [
     "fsdp2+own_groups/3",
     "fsdp2+bf16/3",
@@ -57,23 +53,8 @@ class _Results:
 
     def _run(self, kind: str) -> dict:
         out = self.folder / f"{kind}.json"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "DS_ACCELERATOR": "cpu",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-        }
         worker = Path(__file__).with_name("two_processes.py")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        done = subprocess.run(
-            [*command, str(worker), kind, str(out)],
-            env=environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
+        done = ways.launch(worker, kind, str(out), timeout=400)
         assert done.returncode == 0 and out.exists(), done.stderr[-6000:]
         return json.loads(out.read_text())
 

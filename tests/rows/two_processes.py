@@ -10,13 +10,11 @@ and with the same training in one process.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 import tempfile
 import types
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -35,6 +33,7 @@ from tests.rows.helpers import (
     tiny_model,
     train,
 )
+from tests.rows.ways import FSDP2, gathered, shard, two_processes, zero_config, zero_step, zero_weights
 
 STEPS, ACCUMULATE, CLIP, LR, DECAY = 3, 2, 0.5, 1e-2, 0.1
 
@@ -108,26 +107,6 @@ def ddp(stage: int) -> dict:
     trained = sum(each.numel() for each in frozen.trained_parameters().values())
     result["elements_reduced_per_trained"] = sum(reduced) / len(micro_batches()) / trained
     return result
-
-
-def shard(model, offload=False, reshard=True, own_groups=False, **options):
-    """`fully_shard` as Accelerate applies it: each layer, then the rest as the root."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
-
-    options["mesh"] = init_device_mesh("cpu", (dist.get_world_size(),))
-    options["reshard_after_forward"] = reshard
-    options["offload_policy"] = CPUOffloadPolicy(pin_memory=False) if offload else OffloadPolicy()
-    parts = list(model.get_decoder().layers)
-    if own_groups:
-        parts += [model.get_input_embeddings(), model.get_output_embeddings()]
-    for part in parts:
-        fully_shard(part, **options)
-    return fully_shard(model, **options)
-
-
-def gathered(model) -> dict[str, torch.Tensor]:
-    return {name: value.full_tensor().clone() for name, value in model.state_dict().items()}
 
 
 def fsdp2(
@@ -265,15 +244,7 @@ def zero(
     # DeepSpeed 0.18.9), so the comparison with one process is made without it.
     accumulate = accumulate or (ACCUMULATE if level == 3 else 1)
 
-    config = {
-        "train_micro_batch_size_per_gpu": 2,
-        "gradient_accumulation_steps": accumulate,
-        "gradient_clipping": CLIP,
-        "zero_optimization": {"stage": level, "stage3_param_persistence_threshold": 0},
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": dtype == "bf16"},
-    }
+    config = zero_config(level, accumulate, CLIP, bf16=dtype == "bf16")
     case = Case(stage, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32)
     model = case.model
     if partition_at_load:
@@ -287,26 +258,19 @@ def zero(
     engine, wrapped, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     first = frozen.fingerprint()
     for ids in micro_batches():
-        engine.backward(loss_of(engine, ids))
-        # gloo writes into views that ZeRO-1 and 2 hand it, which autograd forbids; NCCL does not care.
-        with torch.no_grad():
-            engine.step()
+        zero_step(engine, loss_of(engine, ids))
     last = frozen.fingerprint()
-    if level == 3:
-        whole = engine._zero3_consolidated_16bit_state_dict()
-        if dist.get_rank():
-            return {}
-        return case.findings(frozen.merge(whole), wrapped, first, last, accumulate)
-    return case.findings(snapshot(model), wrapped, first, last, accumulate)
+    whole = zero_weights(engine)
+    if whole is None:
+        return {}
+    return case.findings(frozen.merge(whole), wrapped, first, last, accumulate)
 
 
 def ddp_and_fsdp2(scratch: str) -> dict:
     results = {f"ddp/{stage}": ddp(stage) for stage in EMBEDDING_STAGES}
     for stage in EMBEDDING_STAGES:
-        for offload in (False, True):
-            for reshard in (True, False):
-                name = f"fsdp2{'+offload' if offload else ''}{'' if reshard else '+no_reshard'}/{stage}"
-                results[name] = fsdp2(stage, offload=offload, reshard=reshard)
+        for way, options in FSDP2.items():
+            results[f"{way}/{stage}"] = fsdp2(stage, **options)
     results["fsdp2+own_groups/3"] = fsdp2(3, own_groups=True)
     results["fsdp2+bf16/3"] = fsdp2(3, dtype=torch.bfloat16)
     results["fsdp2+uneven/3"] = fsdp2(3, config={"vocab_size": VOCAB + 1})
@@ -322,35 +286,7 @@ def ddp_and_fsdp2(scratch: str) -> dict:
     return results
 
 
-def wait_for_every_gather() -> None:
-    """Works around a race of DeepSpeed 0.18.9 on gloo, which has nothing to do with frozen rows.
-
-    ZeRO-3 gathers the parameters of a module at once and waits for the last one only. NCCL finishes in the
-    order of its stream; gloo does not, and hands out the others before they have arrived: measured on a busy
-    CPU without any code of this project, in 5 % of gathers of two parameters, and none once all are awaited.
-    A module with trained rows has two parameters, as one with a bias has.
-    """
-    from deepspeed.runtime.zero import partition_parameters
-
-    gather = partition_parameters.dist.all_gather_into_tensor
-
-    def gather_and_wait(*args, **kwargs):
-        handle = gather(*args, **kwargs)
-        if handle is not None:
-            handle.wait()
-        return handle
-
-    partition_parameters.dist.all_gather_into_tensor = gather_and_wait
-
-
 def deepspeed(scratch: str) -> dict:
-    import deepspeed
-
-    # Its shared-memory kernel is compiled on first use, for a minute or more; gloo does without.
-    for name in ("deepspeed_shm_comm", "deepspeed_ccl_comm"):
-        deepspeed.ops.__compatible_ops__[name] = False
-    deepspeed.init_distributed("gloo")
-    wait_for_every_gather()
     results = {}
     for level in (1, 2, 3):
         for stage in EMBEDDING_STAGES:
@@ -373,15 +309,11 @@ def deepspeed(scratch: str) -> dict:
 
 
 def main(kind: str, out: str) -> None:
-    torch.set_num_threads(1)
-    if kind == "ddp_and_fsdp2":
-        dist.init_process_group("gloo", timeout=timedelta(seconds=120))
     run = {"ddp_and_fsdp2": ddp_and_fsdp2, "deepspeed": deepspeed}[kind]
-    results = run(os.path.join(os.path.dirname(out), kind))
-    if dist.get_rank() == 0:
-        Path(out).write_text(json.dumps(results, indent=1))
-    with contextlib.suppress(Exception):  # the findings are written; a rank may have gone already
-        dist.destroy_process_group()
+    with two_processes(kind == "deepspeed"):
+        results = run(os.path.join(os.path.dirname(out), kind))
+        if dist.get_rank() == 0:
+            Path(out).write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
