@@ -141,6 +141,10 @@ class EEVESettings(StageSettings):
     """With `stages`: carry the optimiser's state over a boundary for what goes on training.
     Not published; our default starts afresh."""
 
+    global_batch_size: int | None = Field(default=None, gt=0)
+    """Sequences in a step, over all GPUs: `gradient_accumulation_steps` is worked out from it, `micro_batch_size`
+    and the number of processes when the run starts, so leave that key out. The paper's: 256 (8 x 4 x 8 GPUs)."""
+
     evaluate: EvaluateSettings | None = None
     """Score held-out texts while training, logged as `eeve/NAME/bits_per_byte`."""
 
@@ -170,6 +174,11 @@ class EEVESettings(StageSettings):
                 raise ValueError(
                     f"stage {each.resolved().name} trains adapters, which needs another load of the model: give it "
                     "a run of its own (`axolotl eeve run` chains them)"
+                )
+            if self.global_batch_size and each.gradient_accumulation_steps:
+                raise ValueError(
+                    f"stage {each.resolved().name} sets gradient_accumulation_steps, which follows from "
+                    "global_batch_size; remove one of the two"
                 )
         if len(set(names)) < len(names):
             raise ValueError("a stage stands twice in `stages`; name each once")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from eeve_axolotl import checks, sharding, vocabulary
+from eeve_axolotl import batch, checks, sharding, vocabulary
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.stages import Layers, Rows, Stage
@@ -45,6 +45,7 @@ def problems(cfg: Mapping) -> list[str]:
     for stage in stages:
         note(lambda stage=stage: checks.check_config(cfg, stage))
     note(lambda: sharding.check_sharding(cfg, settings.untie, len(stages)))
+    note(lambda: batch.implied_accumulation(cfg, settings.global_batch_size))
     note(lambda: checks.check_inputs(cfg))
     note(lambda: _check_tokenizer(cfg, settings.base_vocab_size))
     if _attention_missing(cfg):
@@ -77,6 +78,8 @@ def what_happens(cfg: Mapping) -> list[str]:
         lines += _stage(each.resolved())
     if settings.untie:
         lines.append("a model with tied embeddings gets an output matrix of its own first")
+    if settings.global_batch_size:
+        lines.append(f"a step has {settings.global_batch_size:,} sequences on any number of GPUs")
     output = cfg.get("output_dir") or "./model-out"
     lines.append(f"writes to {output}")
     if any(each.resolved().internal_layers is Layers.QLORA for each in settings.schedule()):

@@ -11,7 +11,7 @@ from axolotl.utils.logging import get_logger
 from pydantic import ValidationError
 
 import eeve_axolotl
-from eeve_axolotl import checks, embeddings, rows, vocabulary
+from eeve_axolotl import batch, checks, embeddings, rows, vocabulary
 from eeve_axolotl.args import EEVESettings, ScheduledStage
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import write_json
@@ -74,6 +74,16 @@ class StageRun:
     def set_implied_keys(self, cfg) -> None:
         """Set the Axolotl keys that follow from the stage, and say so."""
         cfg["mean_resizing_embeddings"] = False  # new rows get their subwords' means instead
+        steps = batch.implied_accumulation(cfg, self.settings.global_batch_size)
+        if steps:
+            cfg["gradient_accumulation_steps"] = steps
+            LOG.info(
+                "global batch of %d: %d processes x micro_batch_size %d x gradient_accumulation_steps %d",
+                self.settings.global_batch_size,
+                batch.processes(cfg),
+                cfg.get("micro_batch_size") or 1,
+                steps,
+            )
         if self.stage.internal_layers is Layers.QLORA:
             cfg["lora_modules_to_save"] = checks.modules_to_save(cfg, self.stage) or None
             # The default, memory_efficient, rounds every matrix of a QLoRA checkpoint to 4 bits and back,

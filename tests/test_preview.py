@@ -80,6 +80,10 @@ def test_everything_missing_is_told_at_once(recipe):
         ({"eeve": None}, "there is no `eeve:` block"),
         ({"fsdp_version": 1, "fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}, "FSDP1 flattens"),
         ({"datasets": [{"path": "./nowhere.jsonl", "type": "completion"}]}, "nowhere.jsonl"),
+        (
+            {"eeve": {"stage": 5, "global_batch_size": 8}, "micro_batch_size": 3},
+            "8 does not divide into 1 GPUs",
+        ),
         ({"learning_rate": "fast"}, "learning_rate"),  # Axolotl's own validation
     ],
 )

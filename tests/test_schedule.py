@@ -63,6 +63,7 @@ def test_an_entry_of_a_schedule_takes_from_the_block_what_it_leaves_out():
     ({"stages": [1, 8]}, "stage 8 does not exist"),
     ({"stages": ["one"]}, "stages"),
     ({"stages": []}, "at least 1"),
+    ({"stages": [{"stage": 1, "gradient_accumulation_steps": 2}], "global_batch_size": 8}, "remove one of the two"),
     ({"stages": [{"stage": 1, "learning_rat": 1}]}, "Extra inputs"),
 ])  # fmt: skip
 def test_a_schedule_that_makes_no_sense_is_refused(block, message):

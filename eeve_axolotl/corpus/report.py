@@ -272,8 +272,10 @@ def stage_tokens(recipe: str | Path, gpus: int, epoch: int) -> int:
         ) from None
     if not cfg.get("max_steps"):
         return round(float(cfg.get("num_epochs") or 1) * epoch)
-    batch = (cfg.get("micro_batch_size") or 1) * (cfg.get("gradient_accumulation_steps") or 1)
-    return int(cfg["max_steps"]) * batch * int(cfg.get("sequence_len") or 512) * gpus
+    batch = (cfg.get("eeve") or {}).get("global_batch_size")
+    if not batch:
+        batch = (cfg.get("micro_batch_size") or 1) * (cfg.get("gradient_accumulation_steps") or 1) * gpus
+    return int(cfg["max_steps"]) * batch * int(cfg.get("sequence_len") or 512)
 
 
 def _how_to_read(plan: Plan) -> str:

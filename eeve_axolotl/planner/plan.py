@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from eeve_axolotl.args import EEVESettings, ScheduledStage
+from eeve_axolotl.batch import accumulation_steps
 from eeve_axolotl.checks import output_of
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.planner.flops import flops_per_token, hours
@@ -155,13 +156,12 @@ def _training(
         rows = -(-rows // 32) * 32
     micro_batch = cfg.get("micro_batch_size") or 1
     accumulation = each.gradient_accumulation_steps or cfg.get("gradient_accumulation_steps") or 1
-    if options.global_batch:
-        accumulation, rest = divmod(options.global_batch, micro_batch * options.gpus)
-        if rest:
-            raise EEVEError(
-                f"a global batch of {options.global_batch} does not divide into {options.gpus} GPUs x micro_batch_size "
-                f"{micro_batch} of {recipe}; set micro_batch_size to a divisor of {options.global_batch / options.gpus:g}"
-            )
+    global_batch = options.global_batch or settings.global_batch_size
+    if global_batch:
+        try:
+            accumulation = accumulation_steps(global_batch, micro_batch, options.gpus)
+        except EEVEError as error:
+            raise EEVEError(f"{recipe}: {error}") from None
     dtype = torch.bfloat16 if cfg.get("bf16") else torch.float16 if cfg.get("fp16") else torch.float32
     if stage.internal_layers is Layers.QLORA and not cfg.get("lora_r"):
         raise EEVEError(f"{recipe} trains adapters without saying their rank; set lora_r")

@@ -435,5 +435,5 @@ def test_the_example_is_read():
     )
     for recipe in settings.stages.recipes:
         # 400 steps of a million tokens, as the recipe says.
-        assert stage_tokens(ROOT / recipe, settings.stages.gpus, 0) == 400 * 8 * 4 * 8 * 4096
+        assert stage_tokens(ROOT / recipe, settings.stages.gpus, 0) == 400 * 256 * 4096
         assert yaml.safe_load((ROOT / recipe).read_text())["sequence_len"] == settings.write.sequence_len

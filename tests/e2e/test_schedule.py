@@ -91,6 +91,20 @@ def test_a_token_budget_ends_a_stage(ground):
     assert steps(ground / "budget") == 3
 
 
+def test_a_global_batch_is_that_of_each_stage_of_a_run(ground):
+    log = train(
+        ground,
+        eeve={"stages": [1, 2], "global_batch_size": 12},
+        output_dir="./global",
+        gradient_accumulation_steps=None,
+        max_steps=1,
+    )
+    assert "12: 1 processes x micro_batch_size 4 x gradient_accumulation_steps 3" in log
+    for place in ("global/stage1", "global"):
+        history = json.loads((ground / place / "eeve_history.json").read_text())
+        assert history["tokens_per_step"] == 12 * 128
+
+
 def test_a_stage_whose_loss_is_flat_ends_early_and_one_that_falls_goes_on(ground):
     converged = {"window": 2, "min_improvement": 0.01, "patience": 2}
     log = train(

@@ -72,6 +72,15 @@ def test_the_papers_global_batch_on_any_number_of_gpus():
         assert each.tokens == 400 * 1_048_576
 
 
+def test_a_recipes_own_global_batch_is_planned_as_it_will_be_trained(recipe):
+    path = recipe(eeve={"stage": 5, "global_batch_size": 64}, gradient_accumulation_steps=None)
+    for count, accumulation in ((1, 16), (2, 8), (8, 2)):
+        (each,) = plan(path, Options(gpu=gpus.find("h100-80gb"), gpus=count))
+        assert (each.training.accumulation, each.tokens) == (accumulation, 10 * 64 * 512)
+    with pytest.raises(EEVEError, match=r"64 does not divide into 3 GPUs x micro_batch_size 4"):
+        plan(path, Options(gpu=gpus.find("h100-80gb"), gpus=3))
+
+
 def test_a_schedule_is_planned_stage_by_stage(recipe):
     path = recipe(eeve={"stages": [1, {"stage": 2, "max_steps": 3}], "max_tokens": 8 * 512 * 8})
     first, second = plan(path, H100S)
@@ -100,9 +109,7 @@ def test_a_chain_that_began_by_untying_stays_untied():
 def test_what_cannot_be_planned_says_what_to_change(recipe):
     with pytest.raises(EEVEError, match=r"the GPU rtx-2 is not known; give one of a100-40gb"):
         gpus.find("rtx-2")
-    with pytest.raises(
-        EEVEError, match=r"global batch of 250 does not divide into 8 GPUs x micro_batch_size 4"
-    ):
+    with pytest.raises(EEVEError, match=r"yml: a global batch of 250 does not divide into 8 GPUs"):
         plan(recipe(), Options(gpu=gpus.find("h100-80gb"), gpus=8, global_batch=250))
     with pytest.raises(EEVEError, match=r"does not say when stage 5 ends; set max_steps"):
         plan(recipe(max_steps=None), H100S)
