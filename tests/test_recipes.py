@@ -270,6 +270,19 @@ def test_a_pipelines_runs_are_a_chain(path, monkeypatch):
     assert [each.name for run in runs for each in run.stages] == [str(stage) for stage in STAGES]
 
 
+@pytest.mark.parametrize("model", [*MODELS, "demo", "demo/greek"])
+def test_the_other_files_are_valid_for_the_commands_that_read_them(model):
+    from eeve_axolotl.corpus.settings import CorpusSettings
+    from eeve_axolotl.settings import read_yaml
+    from eeve_axolotl.tokenizer.build import TokenizerSettings
+
+    tokenizer = read_yaml(EXAMPLES / model / "tokenizer.yml", TokenizerSettings)
+    if (EXAMPLES / model / "corpus.yml").exists():  # the demos write their text themselves
+        corpus_of_it = read_yaml(EXAMPLES / model / "corpus.yml", CorpusSettings)
+        assert corpus_of_it.tokenizer == tokenizer.output
+        assert corpus_of_it.write.sequence_len == MODELS[model][1]
+
+
 def test_evaluation_recipes_name_tasks_that_the_harness_knows(monkeypatch):
     from lm_eval.tasks import TaskManager
 
