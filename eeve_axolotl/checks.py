@@ -15,6 +15,8 @@ from eeve_axolotl.stages import Layers, Rows, Stage
 
 TRAINER = "eeve_axolotl.trainer.EEVETrainer"
 
+_LIGER_LOSS = "liger_fused_linear_cross_entropy"
+
 # Keys with which a config would itself decide what trains, or change rows behind the stage's back.
 _OTHERS_WHO_DECIDE = {
     "unfrozen_parameters": "the stage decides which parameters train",
@@ -45,6 +47,28 @@ def check_config(cfg: Mapping, stage: Stage) -> None:
     _check_adapter(cfg, stage)
     _check_modules_to_save(cfg, stage)
     _check_merge(cfg, stage)
+    _check_loss(cfg, stage)
+
+
+def _check_loss(cfg: Mapping, stage: Stage) -> None:
+    # Liger 0.8.1 makes the gradient of the head only where its input needs one, and no layer below trains here.
+    if cfg.get(_LIGER_LOSS) and not stage.backward_through_layers:
+        raise EEVEError(
+            f"`{_LIGER_LOSS}` gives the output embeddings no gradient in stage {stage.name}, where nothing below them "
+            "trains, so nothing would be learned; remove it"
+        )
+
+
+def check_head(cfg: Mapping, model) -> None:
+    """Raise EEVEError where the loss that `cfg` asks for would leave out the head's bias.
+
+    Liger's fused loss reads the head's matrix alone (Phi-2's head has a bias).
+    """
+    head = model.get_output_embeddings()
+    if cfg.get(_LIGER_LOSS) and getattr(head, "bias", None) is not None:
+        raise EEVEError(
+            f"`{_LIGER_LOSS}` would leave out the bias of {type(model).__name__}'s head; remove it"
+        )
 
 
 def _check_merge(cfg: Mapping, stage: Stage) -> None:

@@ -69,6 +69,7 @@ class EEVEPlugin(BasePlugin):
     @stops_plainly
     def post_model_load(self, cfg, model) -> None:
         """Freeze what the stage does not train."""
+        checks.check_head(cfg, model)
         self.run.freeze(model)
 
     def get_trainer_cls(self, cfg):
