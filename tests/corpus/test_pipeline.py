@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,54 +19,12 @@ from eeve_axolotl.corpus import pipeline, steps
 from eeve_axolotl.corpus.manifest import MANIFEST, check_recipe
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.corpus.steps import group_filters
-from eeve_axolotl.corpus.store import read_json, rows
+from eeve_axolotl.corpus.store import read_json
 from eeve_axolotl.errors import EEVEError
 from tests.conftest import ROOT
-from tests.corpus.conftest import Maker, write_jsonl
+from tests.corpus.conftest import Maker, make_settings, texts, write_jsonl
 
 MENU = "이 사이트의 모든 글은 회원만 볼 수 있습니다. 자세한 것은 안내를 보십시오."
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> Path:
-    """Three small corpora without anything planted: 120 Korean, 80 English documents and 120 aligned pairs."""
-    directory, maker = tmp_path_factory.mktemp("sources"), Maker(seed=3)
-    korean = [maker.document("ko") for _ in range(120)]
-    write_jsonl(directory / "ko-0.jsonl", korean[:70])
-    write_jsonl(directory / "ko-1.jsonl", korean[70:])
-    write_jsonl(directory / "en.jsonl", [maker.document("en") for _ in range(80)])
-    pairs = [(maker.english_sentence(24), maker.korean_sentence(16)) for _ in range(120)]
-    lines = [json.dumps({"en": en, "ko": ko}, ensure_ascii=False) + "\n" for en, ko in pairs]
-    (directory / "pairs.jsonl").write_text("".join(lines), "utf-8")
-    return directory
-
-
-def make_settings(sources: Path, tokenizer: Path, directory: Path, **changes) -> CorpusSettings:
-    """Settings that read `sources` and write into `directory`; keywords replace top-level keys."""
-    korean = {
-        "share": 0.5,
-        "language": "ko",
-        "rule": "coverage",
-        "sources": [{"path": f"{sources}/ko-*.jsonl"}],
-    }
-    english = {"share": 0.3, "language": "en", "sources": [{"path": f"{sources}/en.jsonl"}]}
-    parallel = {"share": 0.2, "template": "{en}\n{ko}", "sources": [{"path": f"{sources}/pairs.jsonl"}]}
-    whole = {
-        "tokenizer": str(tokenizer),
-        "output": str(directory / "corpus"),
-        "work": str(directory / "work"),
-        "mix": {"korean": korean, "english": english, "parallel": parallel},
-        "budget": {"share": 0.5},
-        "held_out": {"share": 0.05},
-        "write": {"shards": 3},
-    }
-    return CorpusSettings(**{**whole, **changes})
-
-
-@pytest.fixture
-def settings(sources, tokenizer_directory, tmp_path):
-    """Makes settings that write into the test's directory."""
-    return partial(make_settings, sources, tokenizer_directory, tmp_path)
 
 
 def only_korean(path: Path, **changes) -> dict:
@@ -79,10 +35,6 @@ def only_korean(path: Path, **changes) -> dict:
 def shards(output: Path) -> dict[str, bytes]:
     """The bytes of every shard."""
     return {str(file.relative_to(output)): file.read_bytes() for file in sorted(output.glob("*/*.parquet"))}
-
-
-def texts(output: Path, split: str) -> list[str]:
-    return [row["text"] for file in sorted((output / split).glob("*.parquet")) for row in rows(file)]
 
 
 def seen(output: Path) -> dict[str, int]:
@@ -409,15 +361,6 @@ def test_the_recipe_must_have_the_tokenizer_and_the_length_of_the_corpus(setting
             check_recipe({**recipe, **data, "sequence_len": 512})
     with pytest.raises(EEVEError, match="read_as: streaming"):
         check_recipe({**recipe, "pretraining_dataset": str(output)})
-
-
-def test_axolotl_finds_the_splits(settings):
-    """Axolotl hands `path` and `split` to `datasets`, which reads the README's head."""
-    from datasets import load_dataset
-
-    output = pipeline.build(settings())
-    assert load_dataset(str(output), split="train")["text"] == texts(output, "train")
-    assert load_dataset(str(output), split="held_out")["text"] == texts(output, "held_out")
 
 
 def test_the_example_is_read():
