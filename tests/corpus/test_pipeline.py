@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import dill
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -21,6 +23,9 @@ from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.corpus.steps import group_filters
 from eeve_axolotl.corpus.store import read_json
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.tokenizer import build as tokenizer
+from eeve_axolotl.tokenizer.build import TokenizerSettings
+from eeve_axolotl.tokenizer.curation import read_list
 from tests.conftest import ROOT
 from tests.corpus.conftest import Maker, make_settings, texts, write_jsonl
 
@@ -76,8 +81,32 @@ def test_table_of_new_tokens_counts_the_shards(settings, tokenizer_directory):
     assert {row["id"]: row["chosen"] for row in table} == {
         row["id"]: counted.get(row["id"], 0) for row in table
     }
-    short = (output / "short_of_text.txt").read_text("utf-8").split()
-    assert short == [row["token"] for row in table if row["in_corpus"] < row["target"]] and short
+    short = read_list(output / "short_of_text.txt")
+    rare = [row for row in table if row["in_corpus"] < row["target"]]
+    assert short == [row["token"] for row in sorted(rare, key=lambda row: row["in_corpus"])] and short
+
+
+def test_tokens_short_of_text_are_a_list_that_the_tokenizer_denies(
+    sources, base_tokenizer_directory, tmp_path
+):
+    wanted = TokenizerSettings(
+        base=str(base_tokenizer_directory),
+        output=str(tmp_path / "tokenizer"),
+        corpus=[{"path": f"{sources}/ko-*.jsonl"}],
+        intermediate_vocab_size=1000,
+        new_tokens=300,
+        min_count=2,
+    )
+    tokenizer.build(wanted)
+    made = make_settings(sources, tmp_path / "tokenizer", tmp_path, choose={"target": 40})
+    short = tmp_path / "corpus" / "short_of_text.txt"
+    pipeline.build(made)
+    dropped = set(read_list(short))
+    first, second = tmp_path / "tokenizer", tmp_path / "without"
+    assert dropped and dropped < read_json(first / "eeve_tokenizer.json")["counts"].keys()
+    tokenizer.build(wanted.model_copy(update={"output": str(second), "deny": [str(short)]}))
+    again = read_json(second / "eeve_tokenizer.json")["counts"].keys()
+    assert not dropped & again and len(again) > 50
 
 
 def test_planted_text_is_found_and_counted(settings, tmp_path):
@@ -124,6 +153,46 @@ def test_planted_text_is_found_and_counted(settings, tmp_path):
     assert not leaks and counted["leaks: held-out passages cut"] >= 1
     report = (output / "README.md").read_text("utf-8")
     assert "duplicates: near copy | 3 |" in report and "`" + MENU[:20] in report
+    funnel = re.findall(r"\| korean \| ([^|]+) \| ([\d,]*) \| [^|]* \| ([\d,]+) \|", report)
+    assert funnel[0] == ("**read**", "", "140") and funnel[-1] == ("**chosen**", "", "95")
+    assert [name.split(":")[0] for name, _, _ in funnel[1:-1]] == [
+        *("length", "language", "stopwords", "repetition", "boilerplate", "lines cut"),
+        *("duplicates", "duplicates", "leaks", "held out"),
+    ]
+    assert funnel[-2][2] == "95"  # what each took away and what it left add up
+
+
+def test_the_report_says_how_often_each_stage_sees_a_token(settings, tmp_path):
+    recipe = {"sequence_len": 128, "micro_batch_size": 2, "gradient_accumulation_steps": 3, "max_steps": 10}
+    several = {"stages": [{"stage": 1, "max_steps": 5}, {"stage": 2, "max_tokens": 5_000}]}
+    (tmp_path / "one.yml").write_text(yaml.safe_dump({**recipe, "eeve": {"stage": 3}}))
+    (tmp_path / "two.yml").write_text(yaml.safe_dump({**recipe, "eeve": several}))
+    (tmp_path / "epochs.yml").write_text(yaml.safe_dump({"num_epochs": 2}))
+    names = ["one.yml", "two.yml", "epochs.yml"]
+    output = pipeline.build(settings(stages={"recipes": [f"{tmp_path}/{name}" for name in names], "gpus": 4}))
+    table = pq.read_table(output / "tokens.parquet")
+    epoch = sum(entry["tokens"] for entry in read_json(output / MANIFEST)["groups"].values())
+    a_step = 128 * 2 * 3 * 4
+    for label, tokens in {
+        "one.yml": 10 * a_step,
+        "two.yml, stage 1": 5 * a_step,
+        "two.yml, stage 2": 2 * a_step,  # the first step that reaches 5,000
+        "epochs.yml": 2 * epoch,
+    }.items():
+        expected = table["chosen"].to_numpy() * tokens / epoch
+        assert table[f"expected in {label}"].to_pylist() == pytest.approx(expected.tolist()), label
+        assert f"| {label} | {tokens:,} |" in (output / "README.md").read_text("utf-8")
+
+
+def test_a_recipe_that_cannot_be_read_is_told_before_the_work(settings, tmp_path):
+    (tmp_path / "stage.yml").write_text("eeve: {stage: 9}")
+    for recipe, message in {
+        "nothing.yml": "does not exist",
+        "stage.yml": "eeve: stage 9 does not exist",
+    }.items():
+        with pytest.raises(EEVEError, match=f"{recipe}.*{message}"):
+            pipeline.build(settings(stages={"recipes": [f"{tmp_path}/{recipe}"]}))
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_line_of_the_held_out_text_is_cut_from_the_training_text(settings, tmp_path):
@@ -260,6 +329,54 @@ def test_two_workers_of_a_cluster_give_the_same_shards(settings, never_interrupt
     assert shards(pipeline.build(settings(executor=executor))) == never_interrupted
 
 
+SBATCH = """#!/bin/sh
+number=$(($(ls "$QUEUE" | wc -l) + 1))
+{ echo "$@"; cat "$(eval echo \\${$#})"; } > "$QUEUE/$(printf %03d $number)"
+echo "Submitted batch job $number"
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """The commands of a Slurm cluster that only queues: each job's arguments and script as a file, by its number."""
+    for name, script in {"sbatch": SBATCH, "scontrol": "#!/bin/sh\necho localhost\n"}.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "queue").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("QUEUE", str(tmp_path / "queue"))
+    monkeypatch.setenv("SLURM_NODELIST", "localhost")
+    return tmp_path / "queue"
+
+
+def test_slurms_jobs_run_one_after_the_other_give_the_same_shards(
+    settings, never_interrupted, slurm, tmp_path, monkeypatch
+):
+    executor = {"kind": "slurm", "workers": 2, "options": {"partition": "cpu", "time": "01:00:00"}}
+    told = corpus_command(tmp_path / "corpus.yml", settings(executor=executor))
+    assert told.exit_code == 0 and "queued" in told.output
+    assert not Path(settings().output).exists()
+    jobs, before = {job.name: job.read_text() for job in sorted(slurm.iterdir())}, None
+    jobs = {number: script for number, script in jobs.items() if "merge_stats" not in script}
+    assert len(jobs) == 12
+    for number, script in jobs.items():
+        assert "--partition=cpu" in script and "--time=01:00:00" in script
+        assert before is None or f"--dependency=afterok:{int(before)} " in script.splitlines()[0]
+        tasks = int(re.search(r"--array=0-(\d+)%", script)[1]) + 1
+        for task in range(tasks):
+            monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
+            pickled = re.search(r"launch_pickled_pipeline (\S+)", script)[1]
+            dill.loads(Path(pickled).read_bytes()).run()
+        before = number
+    assert shards(Path(settings().output)) == never_interrupted
+
+
+def test_slurm_without_its_partition_is_refused(settings):
+    with pytest.raises(EEVEError, match="executor.options for slurm lacks partition and time"):
+        pipeline.build(settings(executor={"kind": "slurm"}))
+
+
 def corpus_command(path: Path, settings: CorpusSettings):
     """What `axolotl eeve corpus` says to these settings."""
     path.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
@@ -378,5 +495,6 @@ def test_the_example_is_read():
     )
     for recipe in settings.stages.recipes:
         # 400 steps of a million tokens, as the recipe says.
-        assert stage_tokens(ROOT / recipe, settings.stages.gpus, 0) == 400 * 8 * 4 * 8 * 4096
+        tokens = stage_tokens(ROOT / recipe, settings.stages.gpus, 0)
+        assert tokens == {Path(recipe).name: 400 * 8 * 4 * 8 * 4096}
         assert yaml.safe_load((ROOT / recipe).read_text())["sequence_len"] == settings.write.sequence_len
