@@ -291,8 +291,8 @@ def _seen(plan: Plan, tokens: pa.Table, groups: dict) -> str:
     body = [["one epoch", f"{epoch:,}", *_quantiles(tokens["chosen"].to_numpy())]]
     for label, budget in _stages(plan, epoch).items():
         body.append([label, f"{budget:,}", *_quantiles(tokens[f"expected in {label}"].to_numpy())])
-    note = "" if len(body) > 1 else "Name the recipes under `stages` to see each stage's numbers.\n"
-    return _table(["stage", "tokens", "least", "1 in 10 below", "median"], body) + "\n" + note
+    note = "" if len(body) > 1 else "\nName the recipes under `stages` to see each stage's numbers.\n"
+    return _table(["stage", "tokens", "least", "1 in 10 below", "median"], body) + note
 
 
 def _quantiles(values: np.ndarray) -> list[str]:
