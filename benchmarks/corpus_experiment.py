@@ -46,7 +46,6 @@ MEGABYTES = {"ko": (1.0, 0.8, 0.1), "en": (0.35, 0.2, 3.0)}
 LENGTH, BATCH = 256, 8
 STAGES = [3, 5, {"input_embeddings": "all", "output_embeddings": "all", "internal_layers": "full"}]
 RECIPE = {
-    "dataset_prepared_path": None,
     "dataset_num_proc": 1,
     "val_set_size": 0,
     "sequence_len": LENGTH,
