@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORPORA = Path(os.environ.get("EEVE_CORPORA", ROOT.parent / "shared" / "corpora"))
 BASE_TOKENS, NEW_TOKENS = 3_000, 1_000
 # Of each language: text to choose from, text to measure on, and text for the base model.
-MEGABYTES = {"ko": (1.0, 0.8, 0.1), "en": (0.35, 0.2, 3.0)}
+MEGABYTES = {"ko": (0.8, 0.8, 0.1), "en": (0.27, 0.2, 3.0)}
 LENGTH, BATCH = 256, 8
 STAGES = [3, 5, {"input_embeddings": "all", "output_embeddings": "all", "internal_layers": "full"}]
 RECIPE = {
@@ -74,8 +74,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rules", nargs="+", default=["natural", "coverage"])
-    parser.add_argument("--steps", type=int, default=60, help="of each stage")
-    parser.add_argument("--base-steps", type=int, default=150, help="of the base model")
+    parser.add_argument("--steps", type=int, default=40, help="of each stage")
+    parser.add_argument("--base-steps", type=int, default=120, help="of the base model")
     parser.add_argument("--directory", type=Path, help="keep everything here, and use what is there already")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
