@@ -28,14 +28,17 @@ class CorpusSource(Source):
     name: str | None = None
     """The dataset's configuration, e.g. kor_Hang of HuggingFaceFW/fineweb-2."""
 
+    revision: str | None = None
+    """The dataset's revision on the hub: a commit, so that a later run reads the same text."""
+
     documents: int | None = Field(default=None, gt=0)
     """Read at most so many documents of the dataset, shared out evenly over its files."""
 
     @model_validator(mode="after")
     def _dataset(self) -> CorpusSource:
-        if self.split is None and (self.name or self.documents):
+        if self.split is None and (self.name or self.revision or self.documents):
             raise ValueError(
-                "`name` and `documents` are for Hugging Face datasets; give `split` too, or leave them out"
+                "`name`, `revision` and `documents` are for Hugging Face datasets; give `split` too, or leave them out"
             )
         return self
 
@@ -82,7 +85,9 @@ def _dataset(source: CorpusSource):
     from datasets import load_dataset
 
     try:
-        return load_dataset(source.path, source.name, split=source.split, streaming=True)
+        return load_dataset(
+            source.path, source.name, split=source.split, revision=source.revision, streaming=True
+        )
     except Exception as error:  # a dozen kinds, all of them about the name, the configuration or the network
         raise EEVEError(
             f"the dataset {source.path} cannot be read ({_first_line(error)}); correct path, name or split"
