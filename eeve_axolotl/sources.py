@@ -171,7 +171,9 @@ class Shard(_Readable):
                 continue
             try:
                 record = orjson.loads(line)
-            except ValueError:  # it is strict: numbers like NaN and halves of surrogate pairs are JSON to Python
+            except (
+                ValueError
+            ):  # it is strict: numbers like NaN and halves of surrogate pairs are JSON to Python
                 if not line.strip():
                     continue
                 try:

@@ -238,7 +238,9 @@ def _sentencepiece(name: str, base: Tokenizer, state: dict, tokens: list[str], s
     before = file.read_bytes()
     after = spm.extended(before, tokens, base)
     if after is None:
-        LOG.warning("no tokenizer.model is written: the pieces of %s are not the base's tokens, or no BPE", file)
+        LOG.warning(
+            "no tokenizer.model is written: the pieces of %s are not the base's tokens, or no BPE", file
+        )
         return None
     fast = Tokenizer.from_str(json.dumps(state))
     corpus = (text for shard in shards for text in shard.texts())
@@ -250,7 +252,9 @@ def _sentencepiece(name: str, base: Tokenizer, state: dict, tokens: list[str], s
     return after
 
 
-def _write(output: Path, base, state: dict, model: bytes | None, manifest: dict, more: Callable[[Path], None]) -> None:
+def _write(
+    output: Path, base, state: dict, model: bytes | None, manifest: dict, more: Callable[[Path], None]
+) -> None:
     with replacing(output) as beside:
         base.save_pretrained(beside)
         (beside / spm.FILE).unlink(missing_ok=True)  # the base's, without the new tokens

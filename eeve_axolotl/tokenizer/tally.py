@@ -90,7 +90,9 @@ class Tally:
     def _count(self, batch: list[bytes]) -> None:
         raw = b"".join([*batch, bytes(_SHORT)])
         text = np.frombuffer(raw, dtype=np.uint8)
-        eights = np.ndarray(len(raw) - 7, dtype="<i8", buffer=raw, strides=(1,))  # the eight bytes from each on
+        eights = np.ndarray(
+            len(raw) - 7, dtype="<i8", buffer=raw, strides=(1,)
+        )  # the eight bytes from each on
         ends = np.cumsum([len(raw) for raw in batch])
         separated = not self.segmentation.exactly_spans
         # Where the compiled code stands: byte, document, section and where that began, words, bytes of the arena,
