@@ -137,7 +137,7 @@ def quality(train: list[str], held_out: list[str], corpora: Path, work: Path) ->
         "rounds": last["round"],
         "dropped_in_last_round": last["dropped"],
         "heldout_tokens_are": kinds(extended, held_out, set(manifest["counts"])),
-        "sentencepiece_identical": as_sentencepiece(output, extended, [*sentences, *held_out, *english]),
+        "sentencepiece": as_sentencepiece(output, base, extended, [*sentences, *held_out, *english]),
         "build_seconds": round(elapsed, 1),
     }, output  # fmt: skip
 
@@ -165,19 +165,27 @@ def kinds(tokenizer: Tokenizer, texts: list[str], new: set[str]) -> dict[str, fl
     return {kind: round(100 * n / shares.total(), 1) for kind, n in shares.most_common()}
 
 
-def as_sentencepiece(output: Path, tokenizer: Tokenizer, texts: list[str]) -> bool | None:
-    """Whether the written SentencePiece model makes the same tokens of `texts`; None if none was written.
+def as_sentencepiece(
+    output: Path, base: Tokenizer, extended: Tokenizer, texts: list[str]
+) -> dict[str, int] | None:
+    """How many of `texts` the written SentencePiece model segments otherwise than the fast tokenizer.
 
-    Without the space at their start, which the base's own two tokenizers treat differently.
+    Those of which the base's own two make different tokens are counted apart. None if none was written.
     """
     from sentencepiece import SentencePieceProcessor
 
     if not (output / "tokenizer.model").exists():
         return None
-    model = SentencePieceProcessor(model_file=str(output / "tokenizer.model"))
-    texts = [text.lstrip() for text in texts]
-    ours = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    return all(a.ids == b for a, b in zip(ours, model.encode(texts), strict=True))
+    same = []
+    for fast, file in ((base, bases.sentencepiece_file(BASE)), (extended, output / "tokenizer.model")):
+        slow = SentencePieceProcessor(model_file=str(file)).encode(texts)
+        ids = [each.ids for each in fast.encode_batch_fast(texts, add_special_tokens=False)]
+        same.append([a == b for a, b in zip(ids, slow, strict=True)])
+    return {
+        "texts": len(texts),
+        "base_differs": same[0].count(False),
+        "only_extended_differs": sum(a and not b for a, b in zip(*same, strict=True)),
+    }
 
 
 def budget(held_out: list[str], corpora: Path, work: Path) -> dict:

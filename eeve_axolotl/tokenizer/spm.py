@@ -42,7 +42,7 @@ def difference(
 ) -> tuple[str | None, int]:
     """The first text that SentencePiece and the fast tokenizer segment differently, and how many were tried.
 
-    Texts that they segment differently before the extension (a space at the start) are not held against it.
+    Texts of which the two make different tokens before the extension (a space at the start) are not held against it.
 
     Args:
         models, fast: each before and after the extension.

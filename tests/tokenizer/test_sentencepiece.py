@@ -52,16 +52,23 @@ def both(base_tokenizer_directory, tmp_path_factory):
     return fast, slow
 
 
+@pytest.fixture(scope="module")
+def before(base_tokenizer, model):
+    """The same of the base."""
+    return base_tokenizer.backend_tokenizer, SentencePieceProcessor(model_proto=model)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     text=st.lists(st.sampled_from([*TEXTS[:3], *"가나다라마바사 .a"]) | st.text(max_size=3), max_size=12).map(
         "".join
     )
 )
-def test_both_segment_alike(both, text):
-    text = text.lstrip(" ▁").replace("<", "").replace("\0", "")  # where the base's own two differ
+def test_both_segment_alike(both, before, text):
+    """Where the base's own two do: transformers merges two spaces before ▁Hello, SentencePiece after."""
     fast, slow = both
-    assert slow.encode(text) == fast.encode(text, add_special_tokens=False).ids
+    if before[1].encode(text) == before[0].encode(text, add_special_tokens=False).ids:
+        assert slow.encode(text) == fast.encode(text, add_special_tokens=False).ids
 
 
 def test_a_difference_is_found_and_nothing_written(
