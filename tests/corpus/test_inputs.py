@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from eeve_axolotl.corpus import pipeline
-from eeve_axolotl.corpus.inputs import CorpusSource
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.sources import Source
 from tests.corpus.conftest import Maker, make_settings, texts
 
 CARD = """---
@@ -37,17 +37,17 @@ def dataset(tmp_path_factory) -> tuple[Path, list[str]]:
     return directory, documents
 
 
-def source(directory: Path, **keys) -> CorpusSource:
-    return CorpusSource(path=str(directory), **{"name": "kor_Hang", "split": "train", **keys})
+def source(directory: Path, **keys) -> Source:
+    return Source(path=str(directory), **{"name": "kor_Hang", "split": "train", **keys})
 
 
-def read(one: CorpusSource) -> list[str]:
-    return [document.text for piece in one.pieces() for document in piece.documents()]
+def read(one: Source) -> list[str]:
+    return [document.text for piece in one.shards() for document in piece.documents()]
 
 
 def test_a_dataset_is_read_file_by_file(dataset):
     directory, documents = dataset
-    assert len(source(directory).pieces()) == 2
+    assert len(source(directory).shards()) == 2
     assert read(source(directory)) == documents
 
 
@@ -76,7 +76,7 @@ def test_a_dataset_gives_the_same_corpus_as_its_files(dataset, tokenizer_directo
     [
         ({"split": "valid"}, "cannot be read .*valid.*correct path, name or split"),
         ({"name": "kor_Hani"}, "cannot be read .*kor_Hani.*correct path, name or split"),
-        ({"columns": ["body"]}, "kor_Hang:train:0, row 1: no column 'body'; there are 'text'.*set `columns`"),
+        ({"columns": ["body"]}, "kor_Hang:train:0, line 1: no column 'body'; there are 'text'.*set `columns`"),
     ],
 )
 def test_what_a_dataset_lacks_is_named(dataset, keys, message):
@@ -100,4 +100,4 @@ def test_a_stream_that_breaks_off_is_named_with_its_row(dataset, tmp_path):
 
 def test_keys_of_a_dataset_without_a_split_are_refused():
     with pytest.raises(ValueError, match="give `split` too"):
-        CorpusSource(path="HuggingFaceFW/fineweb-2", name="kor_Hang")
+        Source(path="HuggingFaceFW/fineweb-2", name="kor_Hang")
