@@ -340,14 +340,9 @@ def print_on_gpu(found: dict[tuple, dict]) -> None:
         each = [found[stage, method] for method in METHODS]
         mine = each[0]
         over_bound = f"{mine['seconds'] / mine['bound']:.2f}" if "bound" in mine else ""
-        lines.append(
-            [stage, *(f"{one['peak'] / 1e9:.1f} GB" for one in each)]
-            + [
-                f"{1000 * mine['seconds']:.0f} ms",
-                *(f"{mine['seconds'] / one['seconds']:.2f}" for one in each[1:]),
-            ]
-            + [over_bound]
-        )
+        beside = [f"{mine['seconds'] / one['seconds']:.2f}" for one in each[1:]]
+        peaks = [f"{one['peak'] / 1e9:.1f} GB" for one in each]
+        lines.append([stage, *peaks, f"{1000 * mine['seconds']:.0f} ms", *beside, over_bound])
     header = [*(f"peak, {method}" for method in METHODS), "a step of ours"]
     print(table(["stage", *header, "ours / Axolotl's ranges", "ours / PEFT", "ours / bound"], lines))
 
