@@ -44,6 +44,7 @@ def check_config(cfg: Mapping, stage: Stage) -> None:
         raise EEVEError(
             f"`trainer_cls: {trainer}` would replace the trainer that keeps rows frozen; remove it"
         )
+    _check_optimizer(cfg)
     _check_adapter(cfg, stage)
     _check_modules_to_save(cfg, stage)
     _check_merge(cfg, stage)
@@ -68,6 +69,16 @@ def check_head(cfg: Mapping, model) -> None:
     if cfg.get(_LIGER_LOSS) and getattr(head, "bias", None) is not None:
         raise EEVEError(
             f"`{_LIGER_LOSS}` would leave out the bias of {type(model).__name__}'s head; remove it"
+        )
+
+
+def _check_optimizer(cfg: Mapping) -> None:
+    """Those that step inside the backward pass leave the trainer nothing to hold to the stage, or to save."""
+    optimizer = str(cfg.get("optimizer") or "")
+    if optimizer in ("lomo", "adalomo") or optimizer.endswith("_layerwise"):
+        raise EEVEError(
+            f"`optimizer: {optimizer}` steps inside the backward pass, out of reach of what keeps rows frozen; set "
+            "adamw_torch_fused or adamw_bnb_8bit (the state is small: only rows that train have any)"
         )
 
 

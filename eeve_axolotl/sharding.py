@@ -6,6 +6,7 @@ Supported, and proven in tests/rows/test_sharding.py: one process, DDP, FSDP2, D
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,12 @@ _ZERO = {
     "zero_quantized_weights": (False, "rounds the weights that it gathers (ZeRO++)"),
     "mics_shard_size": (0, "shards within groups and copies between them (MiCS)"),
 }
+
+# Optimisers of bitsandbytes and Adafactor stop at FSDP2's shards in their first step, whatever trains: an
+# operator without a sharding strategy, a plain tensor mixed with shards (benchmarks/frozen_rows.py shows both).
+_NOT_FOR_FSDP2 = re.compile(
+    r"adafactor|(paged_)?(adamw|lion|ademamix|rmsprop)(_bnb)?(_8bit|_32bit)|ademamix|rmsprop_bnb"
+)
 
 
 def check_sharding(cfg: Mapping, untie: bool = False, stages: int = 1) -> None:
@@ -89,6 +96,12 @@ def _check_fsdp(cfg: Mapping) -> None:
         raise EEVEError(
             "`dp_replicate_size` with FSDP shards within groups and copies between them, which is not proven to "
             "keep frozen rows; remove it, and shard over all processes (`dp_shard_size` alone)"
+        )
+    optimizer = str(cfg.get("optimizer") or "")
+    if _NOT_FOR_FSDP2.fullmatch(optimizer):
+        raise EEVEError(
+            f"`optimizer: {optimizer}` cannot step the shards of FSDP2; set adamw_torch_fused or adamw_torch_8bit, or "
+            "use DeepSpeed ZeRO or plain data parallelism"
         )
 
 

@@ -18,11 +18,20 @@ def zero(stage, **keys):
     return {"deepspeed": {"zero_optimization": {"stage": stage, **gather, **keys}}}
 
 
+def fsdp2(optimizer):
+    return {"fsdp_version": 2, "fsdp_config": {"offload_params": True}, "optimizer": optimizer}
+
+
 REFUSED = [
     ({"fsdp": ["full_shard", "auto_wrap"]}, "FSDP1 flattens.*set `fsdp_version: 2`"),
     ({"fsdp_config": {"reshard_after_forward": True}}, "FSDP1 flattens.*set `fsdp_version: 2`"),
     ({"fsdp_version": 1, "fsdp_config": {"offload_params": True}}, "FSDP1 flattens"),
     ({"fsdp_version": 2, "fsdp_config": {"x": 1}, "dp_replicate_size": 2}, "`dp_shard_size` alone"),
+    (fsdp2("adamw_bnb_8bit"), "`optimizer: adamw_bnb_8bit` cannot step.*adamw_torch_8bit"),
+    (fsdp2("paged_lion_8bit"), "cannot step the shards of FSDP2"),
+    (fsdp2("ademamix"), "cannot step the shards of FSDP2"),
+    (fsdp2("rmsprop_bnb_32bit"), "cannot step the shards of FSDP2"),
+    (fsdp2("adafactor"), "cannot step the shards of FSDP2"),
     ({"tensor_parallel_size": 2}, "by columns.*use FSDP2"),
     ({"context_parallel_size": 4}, "cuts sequences.*shorter `sequence_len`"),
     ({"sequence_parallel_degree": 2}, "`sequence_parallel_degree: 2` cuts sequences"),
@@ -41,6 +50,10 @@ ACCEPTED = [
     {},
     {"fsdp_version": 2, "fsdp_config": {"offload_params": True, "reshard_after_forward": False}},
     {"fsdp_config": {"fsdp_version": 2}},
+    fsdp2("adamw_torch_8bit"),
+    fsdp2("rmsprop"),
+    fsdp2("muon"),
+    {"optimizer": "adamw_bnb_8bit"},
     {"dp_replicate_size": 2, "dp_shard_size": None, "tensor_parallel_size": 1, "context_parallel_size": 1},
     zero(1),
     zero(2, offload_optimizer={"device": "cpu"}),
