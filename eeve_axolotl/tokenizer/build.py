@@ -106,7 +106,7 @@ class TokenizerSettings(Settings):
     """Memory for counting the corpus's words, all processes together; more words than fit go to disk."""
 
     workers: int = Field(default=1, gt=0)
-    """How many processes count at once."""
+    """How many processes count at once; each reads in one thread and counts in another."""
 
     engine: Literal["local", "ray"] = "local"
     """Where they run: this machine, or the Ray cluster that RAY_ADDRESS names (it must share the files)."""

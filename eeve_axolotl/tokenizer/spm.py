@@ -66,9 +66,10 @@ def difference(
 
 def _texts(tokens: list[str], corpus: Iterable[str]) -> Iterator[str]:
     read = [token.replace(BOUNDARY, " ") for token in tokens]
-    yield from read
-    yield from (f"The {text}. {text}{text}" for text in read)
-    yield from map("".join, pairwise(read))
+    # Not at the start: a space there is where the two differ anyway.
+    yield from (f"A{text}" for text in read)
+    yield from (f"A{text}.{text}{text}, the" for text in read)
+    yield from ("A" + "".join(pair) for pair in pairwise(read))
     dice = random.Random(0)
     letters = sorted({letter for text in read for letter in text})
     for _ in range(_RANDOM):
@@ -76,7 +77,7 @@ def _texts(tokens: list[str], corpus: Iterable[str]) -> Iterator[str]:
             dice.choice(read), "".join(dice.choices(letters, k=4)), dice.choice(" \n.,a1"), "  ",
             chr(dice.choice((dice.randrange(0x80), dice.randrange(0xD800), dice.randrange(0xE000, 0x110000)))),
         )  # fmt: skip
-        yield "".join(dice.choices(pieces, k=dice.randint(1, 12)))
+        yield "A" + "".join(dice.choices(pieces, k=dice.randint(1, 12)))
     left = _CHARACTERS
     for text in corpus:
         yield text[:left]
