@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import sysconfig
 import venv
 from importlib.metadata import requires

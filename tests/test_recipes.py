@@ -130,8 +130,8 @@ def test_a_global_batch_is_the_same_on_any_number_of_gpus(model):
         batch, micro = recipe["eeve"]["global_batch_size"], recipe["micro_batch_size"]
         assert batch == MODELS[model][2]
         assert "gradient_accumulation_steps" not in recipe
-        for gpus in (1, 2, 4, 8):
-            assert accumulation_steps(batch, micro, gpus) * micro * gpus == batch
+        for count in (1, 2, 4, 8):
+            assert accumulation_steps(batch, micro, count) * micro * count == batch
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -238,8 +238,14 @@ def test_a_recipe_passes_axolotls_own_validation_with_the_plugin(number, model, 
     )  # one process here
 
 
-@pytest.mark.parametrize("path", [*EXAMPLES.glob("**/stages1to5.yml"), *FSDP2.glob("*.yml"), *EXAMPLES.glob("demo/**/stage?.yml")],
-    ids=lambda path: str(path.relative_to(EXAMPLES)))  # fmt: skip
+OTHER_RECIPES = [
+    *EXAMPLES.glob("**/stages1to5.yml"),
+    *FSDP2.glob("*.yml"),
+    *EXAMPLES.glob("demo/**/stage?.yml"),
+]
+
+
+@pytest.mark.parametrize("path", OTHER_RECIPES, ids=lambda path: str(path.relative_to(EXAMPLES)))
 def test_every_other_recipe_passes_axolotls_own_validation_too(path, tmp_path, monkeypatch):
     recipe = read(path)
     models = {MODELS[model][0]: model for model in MODELS}
