@@ -2,9 +2,12 @@
 
     python benchmarks/frozen_rows.py                 # the tables, as Markdown
     python benchmarks/frozen_rows.py --json          # and, as the last line, one JSON object
+    python benchmarks/frozen_rows.py --device cuda   # AdamW in one process at SOLAR's true shape, on a GPU
 
-Prints four tables: rows that moved although they are frozen; bytes of optimiser state; step times, as
-medians of ratios between steps that were run in turn in this one process; the cost of the fingerprint.
+Prints: rows that moved although they are frozen, and bytes of optimiser state, for each stage with AdamW, and
+for each optimiser under each way of sharding (two gloo processes); step times, as medians of ratios between
+steps that ran in turn; what the mechanism itself costs; the cost of the fingerprint. On a CPU seconds are those
+of CPU time on one thread: other work on the machine slows the clock on the wall more than it slows these.
 Every model has random weights and its parts in SOLAR's proportions, scaled down.
 """
 
@@ -12,197 +15,107 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import logging
 import os
 import statistics
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import torch.nn.functional as F
 import transformers
-from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from benchmarks import frozen_rows_matrix as matrix
+from benchmarks.freezing_methods import (
+    AXOLOTL,
+    EMBEDDING_STAGES,
+    HEAD,
+    METHODS,
+    OURS,
+    PEFT,
+    SOLAR,
+    TABLE,
+    Frozen,
+    Shape,
+    count_moved,
+    frozen_rows,
+    ours,
+    ratio,
+    table,
+    time_in_turn,
+    with_adamw,
+)
 from eeve_axolotl import rows
 from eeve_axolotl.stages import STAGES, Rows
+from tests.rows import optimizers
 
-EMBEDDING_STAGES = (1, 2, 3, 4, 5)
-SOLAR = {"hidden": 4096, "layers": 48, "vocab": 40_960, "base": 32_000}
-TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-OURS, AXOLOTL, PEFT = "this project", "Axolotl's ranges", "PEFT's trainable tokens"
+PARTS = ("moved", "matrix", "times", "overhead", "fingerprint")
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A Llama of SOLAR's proportions: heads of 1/32 of the width, four to a key-value head, MLP 3.5 wide."""
+def clock_of(device: str) -> Callable[[], float]:
+    """Seconds: of this process's CPU time, or on a GPU of the wall once it has nothing left to do."""
+    if device == "cpu":
+        return time.process_time
 
-    hidden: int
-    layers: int
-    vocab: int
-    base: int
+    def synchronised() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
-    def config(self) -> LlamaConfig:
-        """The transformers config of this shape, untied."""
-        heads = 32 if self.hidden >= 1024 else 8
-        return LlamaConfig(
-            vocab_size=self.vocab,
-            hidden_size=self.hidden,
-            intermediate_size=self.hidden * 7 // 2,
-            num_hidden_layers=self.layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads // 4,
-            tie_word_embeddings=False,
-        )
-
-    def model(self) -> LlamaForCausalLM:
-        """A model in fp32 with random weights, the same at each call."""
-        torch.manual_seed(0)
-        return LlamaForCausalLM(self.config()).train()
-
-    def meta_model(self) -> LlamaForCausalLM:
-        """The model's shapes without storage."""
-        with torch.device("meta"):
-            return LlamaForCausalLM(self.config())
-
-    def batches(self, count: int, size: int, length: int) -> list[torch.Tensor]:
-        """`count` batches of random token ids, (size, length)."""
-        generator = torch.Generator().manual_seed(1)
-        return [torch.randint(0, self.vocab, (size, length), generator=generator) for _ in range(count)]
+    return synchronised
 
 
-@dataclass
-class Trainable:
-    """A model prepared by one of the methods, its optimiser, and the way back to a plain state dict."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    weights: Callable[[], dict[str, torch.Tensor]]
-
-    def step(self, ids: torch.Tensor) -> None:
-        """One optimiser step on a batch."""
-        self.model(input_ids=ids, labels=ids).loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-
-def adamw(model: nn.Module, decay: float = 0.1) -> torch.optim.Optimizer:
-    """torch's AdamW over what requires a gradient."""
-    trained = [each for each in model.parameters() if each.requires_grad]
-    return torch.optim.AdamW(trained, lr=1e-3, weight_decay=decay)
-
-
-def ours(model: nn.Module, stage: int, base: int) -> Trainable:
-    """This project's rows: a Parameter of their own."""
-    frozen = rows.freeze(model, rows.resolve(model, STAGES[stage], base))
-    return Trainable(model, frozen.protect(adamw(model)), model.state_dict)
-
-
-def axolotl_ranges(model: nn.Module, stage: int, base: int) -> Trainable:
-    """`unfrozen_parameters` as Axolotl applies it: its own function, and gradients of the inputs asked for."""
-    from axolotl.utils.freeze import freeze_layers_except
-
-    patterns = []
-    for name, what in ((TABLE, STAGES[stage].input_embeddings), (HEAD, STAGES[stage].output_embeddings)):
-        if what is not Rows.NONE:
-            patterns.append(f"^{name}$" + (f"[{base}:]" if what is Rows.NEW else ""))
-    freeze_layers_except(model, patterns)
-    model.enable_input_require_grads()
-    return Trainable(model, adamw(model), model.state_dict)
-
-
-def peft_tokens(model: nn.Module, stage: int, base: int) -> Trainable:
-    """PEFT's TrainableTokensConfig for new rows; a matrix of which all rows train is simply unfrozen."""
-    from peft import TrainableTokensConfig, get_peft_model
-
-    parts = {"embed_tokens": STAGES[stage].input_embeddings, "lm_head": STAGES[stage].output_embeddings}
-    new = [name for name, what in parts.items() if what is Rows.NEW]
-    model.requires_grad_(False)
-    wrapped = model
-    if new:
-        tokens = list(range(base, model.config.vocab_size))
-        wrapped = get_peft_model(model, TrainableTokensConfig(target_modules=new, token_indices=tokens))
-    for name, module in (("embed_tokens", model.model.embed_tokens), ("lm_head", model.lm_head)):
-        if parts[name] is Rows.ALL:
-            module.weight.requires_grad_(True)
-
-    def weights() -> dict[str, torch.Tensor]:
-        return (wrapped.merge_and_unload() if new else model).state_dict()
-
-    return Trainable(wrapped, adamw(wrapped), weights)
-
-
-METHODS = {OURS: ours, AXOLOTL: axolotl_ranges, PEFT: peft_tokens}
-
-
-def frozen_rows(shape: Shape, stage: int) -> dict[str, int]:
-    """How many rows of each embedding matrix the stage freezes, counted from its first row."""
-    counts = {Rows.NONE: shape.vocab, Rows.NEW: shape.base, Rows.ALL: 0}
-    return {
-        TABLE: counts[STAGES[stage].input_embeddings],
-        HEAD: counts[STAGES[stage].output_embeddings],
+def train_one(
+    shape: Shape, stage: int, method: str, batches: list[torch.Tensor], dtype=torch.float32
+) -> dict[str, float]:
+    """A few steps of AdamW: frozen rows that moved, bytes of optimiser state, median seconds of a step, and on a
+    GPU the peak of its memory in bytes."""
+    device = batches[0].device.type
+    model = shape.model(dtype, device)
+    before = {name: model.state_dict()[name].to("cpu", copy=True) for name in (TABLE, HEAD)}
+    if device == "cuda":
+        gc.collect()  # what ran before, PEFT's wrappers among it, refers to itself
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    run = with_adamw(METHODS[method](model, stage, shape.base))
+    seconds = time_in_turn({method: run.step}, batches, clock_of(device))[method]
+    found = {
+        "bytes": rows.optimizer_state_bytes(run.optimizer),
+        "seconds": statistics.median(seconds),
+        "peak": torch.cuda.max_memory_allocated() if device == "cuda" else None,
     }
+    if method == OURS and not STAGES[stage].backward_through_layers:
+        start = shape.base if STAGES[stage].output_embeddings is Rows.NEW else 0
+        seconds = time_in_turn({"bound": bound(model, start)}, batches, clock_of(device))["bound"]
+        found["bound"] = statistics.median(seconds)
+    found["moved"] = count_moved(before, run.weights(), frozen_rows(shape, stage))[0]
+    return found
 
 
-def count_moved(before: dict, after: dict, frozen: dict[str, int]) -> int:
-    """Frozen rows of which at least one bit has changed."""
-    moved = 0
-    for name, count in frozen.items():
-        one, other = (weights[name][:count].view(torch.int32) for weights in (before, after))
-        moved += int((one != other).any(1).sum())
-    return moved
-
-
-def measure_moved_and_bytes(shape: Shape, steps: int) -> tuple[dict, dict]:
-    """By stage and method: (frozen rows that moved, bytes of optimiser state) after `steps` of AdamW."""
-    model = shape.model()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    moved, state_bytes = {}, {}
-    for stage in EMBEDDING_STAGES:
-        for method, prepare in METHODS.items():
-            run = prepare(copy.deepcopy(model), stage, shape.base)
-            for ids in shape.batches(steps, 2, 32):
-                run.step(ids)
-            state_bytes[stage, method] = rows.optimizer_state_bytes(run.optimizer)
-            moved[stage, method] = count_moved(before, run.weights(), frozen_rows(shape, stage))
-    return moved, state_bytes
+def train_each(shape: Shape, batches: list[torch.Tensor], dtype=torch.float32) -> dict[tuple, dict]:
+    """By stage and method, what `train_one` found; one model at a time is in memory."""
+    return {
+        (stage, method): train_one(shape, stage, method, batches, dtype)
+        for stage in EMBEDDING_STAGES
+        for method in METHODS
+    }
 
 
 def computed_bytes(shape: Shape, stage: int) -> tuple[int, int]:
     """AdamW's two fp32 moments, computed from shapes: (for the rows that train, for their whole matrices)."""
     plan = rows.resolve(shape.meta_model(), STAGES[stage], shape.base)
-    trained = sum(matrix.trained for matrix in plan.matrices)
-    whole = sum(matrix.total for matrix in plan.matrices if matrix.trained)
+    trained = sum(each.trained for each in plan.matrices)
+    whole = sum(each.total for each in plan.matrices if each.trained)
     return 2 * 4 * trained * shape.hidden, 2 * 4 * whole * shape.hidden
-
-
-def time_in_turn(works: dict[str, Callable[[torch.Tensor], None]], data: Iterable) -> dict[str, list[float]]:
-    """Seconds of each work on each batch. The order rotates; the first batch is a warm-up and not kept."""
-    names, seconds = list(works), {name: [] for name in works}
-    for turn, ids in enumerate(data):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            began = time.perf_counter()
-            works[name](ids)
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
-def ratio(seconds: dict[str, list[float]], one: str, other: str) -> list[float]:
-    """Time of `one` / time of `other`, turn by turn: the lower quartile, the median, the upper quartile."""
-    return statistics.quantiles((a / b for a, b in zip(seconds[one], seconds[other], strict=True)), n=4)
-
-
-def shown(quartiles: list[float]) -> str:
-    """A ratio for reading: its median, and the quartiles that say how noisy the machine was."""
-    low, middle, high = quartiles
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def bound(model: LlamaForCausalLM, start: int) -> Callable[[torch.Tensor], None]:
@@ -221,16 +134,18 @@ def bound(model: LlamaForCausalLM, start: int) -> Callable[[torch.Tensor], None]
     return work
 
 
-def measure_step_times(shape: Shape, turns: int, size: int, length: int) -> dict[int, dict]:
+def measure_step_times(shape: Shape, batches: list[torch.Tensor]) -> dict[int, dict]:
     """By stage: seconds of a step of ours, and its ratios to the others and (stages 2 and 4) to the bound."""
     model, found = shape.model(), {}
     for stage in EMBEDDING_STAGES:
-        runs = {name: prepare(copy.deepcopy(model), stage, shape.base) for name, prepare in METHODS.items()}
-        works = {name: run.step for name, run in runs.items()}
+        works = {
+            name: with_adamw(prepare(copy.deepcopy(model), stage, shape.base)).step
+            for name, prepare in METHODS.items()
+        }
         if not STAGES[stage].backward_through_layers:
             start = shape.base if STAGES[stage].output_embeddings is Rows.NEW else 0
             works["bound"] = bound(copy.deepcopy(model), start)
-        seconds = time_in_turn(works, shape.batches(turns + 1, size, length))
+        seconds = time_in_turn(works, batches, clock_of("cpu"))
         found[stage] = {
             "seconds": statistics.median(seconds[OURS]),
             **{name: ratio(seconds, OURS, name) for name in works if name != OURS},
@@ -238,20 +153,70 @@ def measure_step_times(shape: Shape, turns: int, size: int, length: int) -> dict
     return found
 
 
-def measure_overhead(shape: Shape, turns: int, size: int, length: int) -> list[float]:
-    """Per cent (quartiles) of a step that the mechanism costs: all rows of both matrices trained through it, beside
-    the same in plain PyTorch. The two do the same work otherwise."""
-    model = shape.model()
-    plain = copy.deepcopy(model)
-    plain.requires_grad_(False)
-    plain.model.embed_tokens.weight.requires_grad_(True)
-    plain.lm_head.weight.requires_grad_(True)
-    works = {
-        OURS: ours(copy.deepcopy(model), stage=3, base=0).step,
-        "plain": Trainable(plain, adamw(plain), plain.state_dict).step,
-    }
-    seconds = time_in_turn(works, shape.batches(turns + 1, size, length))
-    return [100 * (each - 1) for each in ratio(seconds, OURS, "plain")]
+def embeddings_alone(model: LlamaForCausalLM) -> Callable[[torch.Tensor], None]:
+    """Forward and backward of the table and of the head with the loss, on hidden states that are made up: what
+    the mechanism touches of a step, and nothing else."""
+    trained = [each for each in model.parameters() if each.requires_grad]
+    through = model.model.embed_tokens(torch.zeros(1, 1, dtype=torch.long)).requires_grad
+
+    def work(ids: torch.Tensor) -> None:
+        torch.manual_seed(0)
+        hidden = torch.randn(*ids.shape, model.config.hidden_size)
+        embedded = model.model.embed_tokens(ids)
+        if through:
+            embedded.backward(hidden)
+        logits = model.lm_head(hidden.requires_grad_(through))
+        model.loss_function(logits=logits, labels=ids, vocab_size=logits.shape[-1]).backward()
+        for each in trained:
+            each.grad = None
+
+    return work
+
+
+def plain(model: LlamaForCausalLM, stage: int) -> Frozen:
+    """Whole matrices of a stage trained in plain PyTorch: nothing of this project."""
+    model.requires_grad_(False)
+    if STAGES[stage].input_embeddings is not Rows.NONE:
+        model.model.embed_tokens.weight.requires_grad_(True)
+    if STAGES[stage].output_embeddings is not Rows.NONE:
+        model.lm_head.weight.requires_grad_(True)
+    return Frozen(model, lambda optimizer: optimizer, lambda state: state)
+
+
+def measure_overhead(shape: Shape, turns: int, size: int, length: int) -> dict[int, dict]:
+    """By stage, what masks, protection and hooks add to a step, in per cent, with a 95 % interval.
+
+    All rows of the stage's matrices train through the mechanism, beside the same in plain PyTorch, so that the
+    two do the same work otherwise. The difference is timed without the internal layers, which both have alike
+    and whose noise would drown it, and then set against a whole step in plain PyTorch.
+    """
+    alone = Shape(shape.hidden, 1, shape.vocab, shape.base).model()
+    whole = shape.model()
+    found = {}
+    for stage in (1, 2, 3):
+        works = {
+            OURS: embeddings_alone(ours(copy.deepcopy(alone), stage, base=0).model),
+            "plain": embeddings_alone(plain(copy.deepcopy(alone), stage).model),
+        }
+        seconds = time_in_turn(works, shape.batches(turns + 1, size, length), clock_of("cpu"))
+        added = [one - other for one, other in zip(seconds[OURS], seconds["plain"], strict=True)]
+        step = with_adamw(plain(copy.deepcopy(whole), stage)).step
+        steps = time_in_turn({"plain": step}, shape.batches(10, size, length), clock_of("cpu"))["plain"]
+        of_a_step = 100 / statistics.median(steps)
+        found[stage] = {
+            "percent": statistics.median(added) * of_a_step,
+            "interval": [each * of_a_step for each in interval_of_median(added)],
+            "milliseconds": 1000 * statistics.median(added),
+            "step_seconds": statistics.median(steps),
+        }
+    return found
+
+
+def interval_of_median(values: list[float]) -> tuple[float, float]:
+    """95 % confidence interval of the median, by its order statistics (a sign test's): no distribution assumed."""
+    ordered, half = sorted(values), 1.96 * len(values) ** 0.5 / 2
+    low, high = int(len(values) / 2 - half), int(len(values) / 2 + half)
+    return ordered[max(0, low)], ordered[min(len(values) - 1, high)]
 
 
 def measure_fingerprint(gigabytes: float, dtype: torch.dtype) -> dict[str, float]:
@@ -267,9 +232,9 @@ def measure_fingerprint(gigabytes: float, dtype: torch.dtype) -> dict[str, float
     plan = rows.resolve(model, STAGES[3], shape.base)
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()
         rows.fingerprint(model, plan)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     held = sum(each.numel() for each in model.parameters())
     median = statistics.median(seconds)
     return {
@@ -280,44 +245,37 @@ def measure_fingerprint(gigabytes: float, dtype: torch.dtype) -> dict[str, float
     }
 
 
-def table(header: list[str], lines: Iterable[list]) -> str:
-    """A Markdown table."""
-    parts = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(str(each) for each in line) + " |" for line in parts) + "\n"
+def shown(quartiles: list[float]) -> str:
+    """A ratio for reading: its median, and the quartiles that say how noisy the machine was."""
+    low, middle, high = quartiles
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
-def size(count: int) -> str:
+def megabytes(count: int) -> str:
     """Bytes for reading."""
     return f"{count / 1e6:,.1f} MB"
 
 
-def print_moved(shape: Shape, steps: int, moved: dict) -> None:
+def print_moved(shape: Shape, steps: int, found: dict[tuple, dict]) -> None:
     print(
         f"Frozen rows that moved (any bit) in {steps} steps of AdamW, lr 1e-3, weight decay 0.1; both "
         f"matrices together, {shape.vocab:,} rows each, {shape.hidden} wide:\n"
     )
-    print(
-        table(
-            ["stage", "frozen rows", *METHODS],
-            [
-                [stage, f"{sum(frozen_rows(shape, stage).values()):,}"]
-                + [f"{moved[stage, method]:,}" for method in METHODS]
-                for stage in EMBEDDING_STAGES
-            ],
-        )
-    )
-
-
-def print_bytes(shape: Shape, measured: dict) -> None:
+    lines = [
+        [stage, f"{sum(frozen_rows(shape, stage).values()):,}"]
+        + [f"{found[stage, method]['moved']:,}" for method in METHODS]
+        for stage in EMBEDDING_STAGES
+    ]
+    print(table(["stage", "frozen rows", *METHODS], lines))
     solar = Shape(**SOLAR)
     print(
-        f"AdamW's state: measured on the same model ({shape.hidden} wide, fp32), and computed from SOLAR's "
+        f"AdamW's state: measured on the same model ({shape.hidden} wide), and computed from SOLAR's "
         f"shapes ({solar.hidden} wide, moments in fp32):\n"
     )
     lines = []
     for stage in EMBEDDING_STAGES:
-        small = [size(measured[stage, method]) for method in (OURS, AXOLOTL)]
-        lines.append([stage, *small, *map(size, computed_bytes(solar, stage))])
+        measured = [found[stage, method]["bytes"] for method in (OURS, AXOLOTL)]
+        lines.append([stage, *map(megabytes, [*measured, *computed_bytes(solar, stage)])])
     header = [
         "ours, measured",
         "full matrix, measured",
@@ -336,53 +294,93 @@ def print_step_times(shape: Shape, args: argparse.Namespace, found: dict) -> Non
     )
     lines = []
     for stage, each in found.items():
-        bound = shown(each["bound"]) if "bound" in each else ""
-        lines.append([stage, f"{each['seconds']:.3f} s", shown(each[AXOLOTL]), shown(each[PEFT]), bound])
+        over_bound = shown(each["bound"]) if "bound" in each else ""
+        lines.append([stage, f"{each['seconds']:.3f} s", shown(each[AXOLOTL]), shown(each[PEFT]), over_bound])
     header = ["ours / full matrix masked (Axolotl's ranges)", "ours / PEFT", "ours / bound"]
     print(table(["stage", "ours", *header], lines))
 
 
+def print_overhead(shape: Shape, turns: int, found: dict[int, dict]) -> None:
+    print(
+        f"What masks, protection and hooks add to a step in plain PyTorch, all {shape.vocab:,} rows trained, medians "
+        f"of {turns} paired differences (95 % interval):\n"
+    )
+    lines = []
+    for stage, each in found.items():
+        low, high = each["interval"]
+        lines.append(
+            [
+                stage,
+                f"{each['milliseconds']:+.2f} ms",
+                f"{1000 * each['step_seconds']:,.0f} ms",
+                f"{each['percent']:+.2f} % ({low:+.2f} to {high:+.2f})",
+            ]
+        )
+    print(table(["matrices of stage", "added", "a whole step", "of a step"], lines))
+
+
 def print_fingerprint(found: dict[str, dict]) -> None:
     print("Cost of one fingerprint (a stage takes two), timed on matrices of SOLAR's shapes:\n")
-    print(
-        table(
-            ["weights", "timed on", "seconds", "SOLAR's 10.7 B parameters, extrapolated"],
-            [
-                [
-                    name,
-                    f"{each['gigabytes']:.1f} GB",
-                    f"{each['seconds']:.2f}",
-                    f"{each['solar_seconds_extrapolated']:.1f} s for {each['solar_gigabytes']:.1f} GB",
-                ]
-                for name, each in found.items()
-            ],
-        )
-    )
+    lines = [
+        [
+            name,
+            f"{each['gigabytes']:.1f} GB",
+            f"{each['seconds']:.2f}",
+            f"{each['solar_seconds_extrapolated']:.1f} s for {each['solar_gigabytes']:.1f} GB",
+        ]
+        for name, each in found.items()
+    ]
+    print(table(["weights", "timed on", "seconds", "SOLAR's 10.7 B parameters, extrapolated"], lines))
+
+
+def print_on_gpu(found: dict[tuple, dict]) -> None:
+    print("On the GPU, one model at a time, medians of the steps:\n")
+    lines = []
+    for stage in EMBEDDING_STAGES:
+        each = [found[stage, method] for method in METHODS]
+        mine = each[0]
+        over_bound = f"{mine['seconds'] / mine['bound']:.2f}" if "bound" in mine else ""
+        beside = [f"{mine['seconds'] / one['seconds']:.2f}" for one in each[1:]]
+        peaks = [f"{one['peak'] / 1e9:.1f} GB" for one in each]
+        lines.append([stage, *peaks, f"{1000 * mine['seconds']:.0f} ms", *beside, over_bound])
+    header = [*(f"peak, {method}" for method in METHODS), "a step of ours"]
+    print(table(["stage", *header, "ours / Axolotl's ranges", "ours / PEFT", "ours / bound"], lines))
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hidden", type=int, default=64, help="width for rows moved and bytes")
-    parser.add_argument("--steps", type=int, default=5, help="optimiser steps for rows moved")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (CPU)")
+    parser.add_argument("--hidden", type=int, help="width for rows moved (64; 4096 on a GPU)")
+    parser.add_argument("--layers", type=int, help="layers for rows moved (2; 48 on a GPU)")
+    parser.add_argument("--steps", type=int, default=5, help="optimiser steps for rows moved, with AdamW")
+    parser.add_argument("--matrix-steps", type=int, default=8, help="and with each optimiser")
+    parser.add_argument(
+        "--optimizers", nargs="+", metavar="NAME", help="of the matrix; by default all that are installed"
+    )
+    parser.add_argument("--ways", nargs="+", choices=matrix.WAYS, default=matrix.WAYS, help="of the matrix")
     parser.add_argument("--timing-hidden", type=int, default=128, help="width for step times")
     parser.add_argument("--timing-layers", type=int, default=48)
     parser.add_argument(
-        "--timing-vocab", choices=["solar", "scaled", "both"], default="both",
+        "--timing-vocab", choices=["solar", "scaled", "both"], default="scaled",
         help="rows for step times: SOLAR's 40,960, or as many fewer as the model is narrower",
     )  # fmt: skip
-    parser.add_argument("--turns", type=int, default=25, help="timed steps of each method")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument(
-        "--threads",
-        type=int,
-        help="of torch; 1 on a shared machine, where one preempted thread stalls the others",
-    )
+    parser.add_argument("--turns", type=int, default=15, help="timed steps of each method")
+    parser.add_argument("--overhead-turns", type=int, default=200)
+    parser.add_argument("--batch", type=int, help="sequences of a step (2; 1 on a GPU)")
+    parser.add_argument("--length", type=int, help="their tokens (256; 2048 on a GPU)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--fingerprint-gb", type=float, default=1.0)
-    parser.add_argument(
-        "--json", nargs="?", const="-", help="print one JSON object as the last line, or write it to a file"
-    )
-    return parser.parse_args(arguments)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    args = parser.parse_args(arguments)
+    small = args.device == "cpu"
+    args.hidden, args.layers = args.hidden or (64 if small else 4096), args.layers or (2 if small else 48)
+    args.batch, args.length = args.batch or (2 if small else 1), args.length or (256 if small else 2048)
+    known = [name for name in optimizers.ALL if not optimizers.missing(name)]
+    args.optimizers = args.optimizers or known
+    if unknown := set(args.optimizers) - set(known):
+        parser.error(f"not installed, or not one that Axolotl offers: {', '.join(sorted(unknown))}")
+    return args
 
 
 def timing_shapes(args: argparse.Namespace) -> dict[str, Shape]:
@@ -399,73 +397,93 @@ def timing_shapes(args: argparse.Namespace) -> dict[str, Shape]:
     return shapes if args.timing_vocab == "both" else {args.timing_vocab: shapes[args.timing_vocab]}
 
 
-def machine() -> str:
+def machine(device: str) -> str:
     """The machine and the versions, in words."""
+    gpu = f"{torch.cuda.get_device_name()}, " if device == "cuda" else ""
     return (
-        f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{gpu}{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"transformers {transformers.__version__}"
     )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    args = parse(arguments)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    print(f"Machine: {machine()}\n", flush=True)
-
-    shape = Shape(args.hidden, 2, SOLAR["vocab"], SOLAR["base"])
-    moved, state_bytes = measure_moved_and_bytes(shape, args.steps)
-    print_moved(shape, args.steps, moved)
-    print_bytes(shape, state_bytes)
-
-    times, overhead = {}, {}
-    for name, timed in timing_shapes(args).items():
-        times[name] = measure_step_times(timed, args.turns, args.batch, args.length)
-        overhead[name] = measure_overhead(timed, args.turns, args.batch, args.length)
-        print_step_times(timed, args, times[name])
-        low, middle, high = overhead[name]
-        print(
-            f"Cost of the mechanism beside plain PyTorch, all rows trained: {middle:+.1f} % of a step "
-            f"(quartiles {low:+.1f} to {high:+.1f}).\n"
-        )
-
-    prints = {
-        str(dtype).removeprefix("torch."): measure_fingerprint(args.fingerprint_gb, dtype)
-        for dtype in (torch.bfloat16, torch.float32)
+def on_gpu(args: argparse.Namespace) -> dict:
+    """SOLAR's true shape in bf16: rows moved, bytes, step times and peak memory, by stage and method."""
+    shape = Shape(args.hidden, args.layers, SOLAR["vocab"], SOLAR["base"])
+    found = train_each(shape, shape.batches(args.steps, args.batch, args.length, "cuda"), torch.bfloat16)
+    print_moved(shape, args.steps, found)
+    print_on_gpu(found)
+    return {
+        **by_stage_for_json(found),
+        "rows_moved": {
+            "one process": {"adamw_torch": sum(found[s, OURS]["moved"] for s in EMBEDDING_STAGES)}
+        },
+        "optimizer_bytes": {"one process": {"adamw_torch": found[3, OURS]["bytes"]}},
+        **{f"stage{s}_over_bound": found[s, OURS]["seconds"] / found[s, OURS]["bound"] for s in (2, 4)},
+        **{f"stage{s}_speedup": found[s, AXOLOTL]["seconds"] / found[s, OURS]["seconds"] for s in (2, 4)},
     }
-    print_fingerprint(prints)
-    if args.json:
-        first = next(iter(times))
-        report(args.json, moved, state_bytes, times, overhead, times[first], overhead[first], prints)
 
 
-def report(where, moved, state_bytes, times, overhead, headline, headline_overhead, prints) -> None:
-    """One JSON object: as the last line (`where` is "-"), or into a file."""
+def on_cpu(args: argparse.Namespace) -> dict:
+    """Whatever `--only` names, printed as it is measured; the figures, for JSON."""
+    result: dict = {}
+    if "moved" in args.only:
+        shape = Shape(args.hidden, args.layers, SOLAR["vocab"], SOLAR["base"])
+        found = train_each(shape, shape.batches(args.steps, 2, 32))
+        print_moved(shape, args.steps, found)
+        result.update(by_stage_for_json(found))
+    if "matrix" in args.only:
+        found = matrix.measure_all(args.ways, args.optimizers, args.matrix_steps)
+        matrix.print_matrix(found, args.matrix_steps)
+        result.update(matrix.for_json(found))
+    shapes = timing_shapes(args)
+    if "times" in args.only:
+        times = {}
+        for name, shape in shapes.items():
+            batches = shape.batches(args.turns + 1, args.batch, args.length)
+            times[name] = measure_step_times(shape, batches)
+            print_step_times(shape, args, times[name])
+        first = next(iter(times.values()))
+        result.update({f"stage{stage}_over_bound": first[stage]["bound"][1] for stage in (2, 4)})
+        result.update({f"stage{stage}_speedup": 1 / first[stage][AXOLOTL][1] for stage in (2, 4)})
+        result["step_times"] = times
+    if "overhead" in args.only:
+        shape = next(iter(shapes.values()))
+        found = measure_overhead(shape, args.overhead_turns, args.batch, args.length)
+        print_overhead(shape, args.overhead_turns, found)
+        result["overhead_percent"] = max(each["percent"] for each in found.values())
+        result["overhead_by_stage"] = found
+    if "fingerprint" in args.only:
+        result["fingerprint"] = {
+            str(dtype).removeprefix("torch."): measure_fingerprint(args.fingerprint_gb, dtype)
+            for dtype in (torch.bfloat16, torch.float32)
+        }
+        print_fingerprint(result["fingerprint"])
+    return result
 
-    def by_method(values: dict) -> dict:
-        return {
-            method: {f"stage {stage}": values[stage, method] for stage in EMBEDDING_STAGES}
+
+def by_stage_for_json(found: dict[tuple, dict]) -> dict:
+    return {
+        "by_stage": {
+            method: {f"stage {stage}": found[stage, method] for stage in EMBEDDING_STAGES}
             for method in METHODS
         }
-
-    found = {
-        "machine": machine(),
-        "rows_moved": {"one process": {"adamw": by_method(moved)}},
-        "optimizer_bytes": by_method(state_bytes),
-        **{f"stage{stage}_over_bound": headline[stage]["bound"][1] for stage in (2, 4)},
-        **{f"stage{stage}_speedup": 1 / headline[stage][AXOLOTL][1] for stage in (2, 4)},
-        "overhead_percent": headline_overhead[1],
-        "step_times": times,
-        "overhead_percent_by_shape": overhead,
-        "fingerprint": prints,
     }
-    if where == "-":
-        print(json.dumps(found))
-    else:
-        with open(where, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=2)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse(arguments)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(
+            "frozen_rows: --device cuda needs an NVIDIA GPU with about 60 GB for SOLAR's true shape, and torch sees "
+            "none; leave the option out to measure on the CPU"
+        )
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(args.threads)
+    print(f"Machine: {machine(args.device)}\n", flush=True)
+    result = on_cpu(args) if args.device == "cpu" else on_gpu(args)
+    if args.json:
+        print(json.dumps({"machine": machine(args.device), **result}))
 
 
 if __name__ == "__main__":

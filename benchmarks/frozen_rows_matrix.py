@@ -1,6 +1,6 @@
 """Every optimiser under every way of sharding: a part of frozen_rows.py, and the worker that it starts.
 
-    python -m torch.distributed.run --nproc-per-node 2 benchmarks/frozen_rows_matrix.py WAY OPTIMIZERS STEPS out.json
+    python -m torch.distributed.run --nproc-per-node 2 benchmarks/frozen_rows_matrix.py WAYS OPTIMIZERS STEPS out.json
 
 One model, data and number of steps for all three methods, which step in turn. What a method cannot do is told
 with the reason it gave. Stage 3: new rows of both matrices train, the others are frozen.
@@ -124,19 +124,22 @@ def _told(found: dict, method: str):
 def measure_all(chosen_ways: list[str], chosen_optimizers: list[str], steps: int) -> dict[str, dict]:
     """By way and optimiser, what `measure` found: here, or in two processes for each way of sharding."""
     found = {}
-    for way in chosen_ways:
-        if way == ALONE:
-            found[way] = {name: measure(way, name, steps) for name in chosen_optimizers}
-            continue
+    together = [
+        [way for way in chosen_ways if way != ALONE and (way in ways.ZERO) == zero] for zero in (False, True)
+    ]
+    for group in filter(None, together):  # DeepSpeed starts the processes in its own way
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder, "found.json")
-            done = ways.launch(
-                Path(__file__), way, ",".join(chosen_optimizers), str(steps), str(out), timeout=600
-            )
+            arguments = [",".join(group), ",".join(chosen_optimizers), str(steps), str(out)]
+            done = ways.launch(Path(__file__), *arguments, timeout=1200)
             if done.returncode or not out.exists():
-                raise SystemExit(f"frozen_rows: {way} ended with an error:\n{done.stderr[-3000:]}")
-            found[way] = json.loads(out.read_text())
-    return found
+                raise SystemExit(
+                    f"frozen_rows: {', '.join(group)} ended with an error:\n{done.stderr[-3000:]}"
+                )
+            found.update(json.loads(out.read_text()))
+    if ALONE in chosen_ways:
+        found[ALONE] = {name: measure(ALONE, name, steps) for name in chosen_optimizers}
+    return {way: found[way] for way in chosen_ways}
 
 
 def print_matrix(found: dict[str, dict], steps: int) -> None:
@@ -235,11 +238,12 @@ def for_json(found: dict[str, dict]) -> dict:
     }
 
 
-def main(way: str, names: str, steps: str, out: str) -> None:
+def main(chosen_ways: str, names: str, steps: str, out: str) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    with ways.two_processes(deepspeed=way in ways.ZERO):
-        found = {name: measure(way, name, int(steps)) for name in names.split(",")}
+    group = chosen_ways.split(",")
+    with ways.two_processes(deepspeed=group[0] in ways.ZERO):
+        found = {way: {name: measure(way, name, int(steps)) for name in names.split(",")} for way in group}
         if dist.get_rank() == 0:
             Path(out).write_text(json.dumps(found))
 

@@ -1,11 +1,12 @@
 """Measures `axolotl eeve tokenizer` on real Korean: how short text becomes, whether it is exact, how fast it is.
 
-    python benchmarks/tokenizer.py [--quick] [--corpora DIR] [--parts quality,speed,memory]
+    python benchmarks/tokenizer.py [--quick] [--corpora DIR] [--parts quality,speed,memory,budget]
 
 Builds the card's 8,960 tokens from train_ko.jsonl.gz without a held-out twentieth of its documents (every
 20th, from the 8th), and prints one JSON object as its last line. `--quick` takes a tenth of the documents.
 Speeds that are compared are taken in turn in one run, medians of three; all processes and threads are those
-of this machine. Needs the corpora that EEVE_CORPORA names.
+of this machine. The counting pass reads and parses a gzip file, and writes and sorts its table;
+`encode_batch` has its texts in memory. Needs the corpora that EEVE_CORPORA names.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,13 +37,14 @@ from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer.build import TokenizerSettings, build
 from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.segment import Segmenter
+from eeve_axolotl.tokenizer.tally import Tally
 from eeve_axolotl.tokenizer.words import Segmentation
 
 BASE = "mistral_common:tokenizer.model.v1"  # SOLAR's tokenizer
 NEW_TOKENS = 8_960
 TABLE_1 = "안녕하세요, 오늘은 날씨가 좋네요."
 WORKERS = os.cpu_count() or 1
-PARTS = ("quality", "speed", "memory")
+PARTS = ("quality", "speed", "memory", "budget")
 
 
 def read(path: Path) -> list[str]:
@@ -99,11 +102,12 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def build_settings(corpus: Path, output: Path) -> TokenizerSettings:
+def build_settings(corpus: Path, output: Path, new_tokens: int | None = NEW_TOKENS) -> TokenizerSettings:
     """The card's defaults for this corpus."""
     return TokenizerSettings(
-        base=BASE, output=str(output), corpus=[{"path": str(corpus)}], new_tokens=NEW_TOKENS, workers=WORKERS
-    )
+        base=BASE, output=str(output), corpus=[{"path": str(corpus)}], new_tokens=new_tokens, workers=WORKERS,
+        work_directory=str(output.with_name("work")), keep_work=True,
+    )  # fmt: skip
 
 
 def quality(train: list[str], held_out: list[str], corpora: Path, work: Path) -> tuple[dict, Path]:
@@ -132,8 +136,69 @@ def quality(train: list[str], held_out: list[str], corpora: Path, work: Path) ->
         "letters_only_inside_tokens": len(set(few) & single),
         "rounds": last["round"],
         "dropped_in_last_round": last["dropped"],
+        "heldout_tokens_are": kinds(extended, held_out, set(manifest["counts"])),
+        "sentencepiece": as_sentencepiece(output, base, extended, [*sentences, *held_out, *english]),
         "build_seconds": round(elapsed, 1),
     }, output  # fmt: skip
+
+
+def kinds(tokenizer: Tokenizer, texts: list[str], new: set[str]) -> dict[str, float]:
+    """What the tokens of `texts` are, in per cent."""
+    found: Counter[str] = Counter()
+    for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+        found.update(encoding.tokens)
+    shares: Counter[str] = Counter()
+    for token, n in found.items():
+        letters = token.lstrip("▁")
+        if token in new:
+            kind = "new, one letter" if len(letters) == 1 else "new, several letters"
+        elif regex.fullmatch("<0x..>", token):
+            kind = "byte, line ends included"
+        elif not letters:
+            kind = "space alone"
+        else:
+            scripts = {"Hangul": "Hangul of the base", "Latin": "Latin", "N": "digits"}
+            kind = next(
+                (k for p, k in scripts.items() if regex.search(rf"\p{{{p}}}", letters)), "marks and others"
+            )
+        shares[kind] += n
+    return {kind: round(100 * n / shares.total(), 1) for kind, n in shares.most_common()}
+
+
+def as_sentencepiece(
+    output: Path, base: Tokenizer, extended: Tokenizer, texts: list[str]
+) -> dict[str, int] | None:
+    """How many of `texts` the written SentencePiece model segments otherwise than the fast tokenizer.
+
+    Those of which the base's own two make different tokens are counted apart. None if none was written.
+    """
+    from sentencepiece import SentencePieceProcessor
+
+    if not (output / "tokenizer.model").exists():
+        return None
+    same = []
+    for fast, file in ((base, bases.sentencepiece_file(BASE)), (extended, output / "tokenizer.model")):
+        slow = SentencePieceProcessor(model_file=str(file)).encode(texts)
+        ids = [each.ids for each in fast.encode_batch_fast(texts, add_special_tokens=False)]
+        same.append([a == b for a, b in zip(ids, slow, strict=True)])
+    return {
+        "texts": len(texts),
+        "base_differs": same[0].count(False),
+        "only_extended_differs": sum(a and not b for a, b in zip(*same, strict=True)),
+    }
+
+
+def budget(held_out: list[str], corpora: Path, work: Path) -> dict:
+    """What other numbers of new tokens save; the corpus is the one that `quality` wrote and counted."""
+    sentences, found = kobest(corpora / "kobest_dev"), {}
+    for new_tokens in (2 * NEW_TOKENS, None):
+        output = work / f"tokenizer-{new_tokens}"
+        manifest = build(build_settings(work / "train.jsonl.gz", output, new_tokens))
+        base, extended = base_and_extended(output)
+        ratios = [tokens(base, texts) / tokens(extended, texts) for texts in (sentences, held_out)]
+        found[len(manifest["counts"])] = [round(ratio, 3) for ratio in ratios]
+        say(f"{len(manifest['counts']):,} new tokens: {ratios[0]:.3f} on KoBEST, {ratios[1]:.3f} held out")
+    return {"ratios_by_budget": found}
 
 
 def base_and_extended(output: Path) -> tuple[Tokenizer, Tokenizer]:
@@ -154,33 +219,48 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
         with tempfile.TemporaryDirectory(dir=work) as directory:
             count(Source(path=str(corpus)).shards(), segmentation, Path(directory), workers=workers)
 
+    def count_in_memory() -> None:
+        with tempfile.TemporaryDirectory(dir=work) as directory:
+            tally = Tally(segmentation, Path(directory) / "part", 4_000_000_000)
+            for text in train:
+                tally.add(text)
+            tally.close()
+
     count_with(1)  # compiled code is loaded
-    one, several, encoding, with_base = seconds(
+    began = time.process_time()
+    count_with(1)
+    cpu = time.process_time() - began
+    one, several, in_memory, encoding, with_base, fast = seconds(
         lambda: count_with(1),
         lambda: count_with(WORKERS),
+        count_in_memory,
         lambda: extended.encode_batch(train),
         lambda: base.encode_batch(train),
+        lambda: base.encode_batch_fast(train),
     )
     counting = min(one, several)
-    say(
-        f"counting {size / counting / 1e6:.1f} MB/s, encode_batch {size / encoding / 1e6:.1f} MB/s (extended)"
-    )
+    say(f"counting {size / counting / 1e6:.1f} MB/s, base's encode_batch {size / with_base / 1e6:.1f} MB/s")
 
-    table = count(Source(path=str(corpus)).shards(), segmentation, work / "counts", workers=1)
-    segmenter = Segmenter(state, new)
-    choices = [np.arange(len(new)) % 5 != n for n in range(5)]
-    segmenter.count(table, choices[0], WORKERS)
+    growth = {}
+    for part in (16, 4, 1):
+        some = train[::part]
+        path = write(work / f"speed{part}.jsonl.gz", some)
+        table = count(Source(path=str(path)).shards(), segmentation, work / f"counts{part}", workers=1)
+        segmenter = Segmenter(state, new)
+        choices = [np.arange(len(new)) % 5 != n for n in range(5)]
+        segmenter.count(table, choices[0], WORKERS)
 
-    def rounds() -> None:
-        for choice in choices:
-            segmenter.count(table, choice, WORKERS)
+        def rounds(segmenter=segmenter, table=table, choices=choices) -> None:
+            for choice in choices:
+                segmenter.count(table, choice, WORKERS)
 
-    def encodings() -> None:
-        for _ in choices:
-            extended.encode_batch_fast(train, add_special_tokens=False)
+        def encodings(some=some) -> None:
+            for _ in range(5):
+                extended.encode_batch_fast(some, add_special_tokens=False)
 
-    selecting, again = seconds(rounds, encodings)
-    say(f"five rounds {selecting:.2f} s over {table.distinct:,} words; encoding five times {again:.2f} s")
+        selecting, again = seconds(rounds, encodings)
+        growth[f"1/{part}"] = round(again / selecting, 2)
+        say(f"five rounds {selecting:.2f} s over {table.distinct:,} words; encoding five times {again:.2f} s")
 
     crude = Tokenizer.from_str(base.to_str())
     crude.add_tokens([AddedToken(token.replace("▁", " "), normalized=False) for token in new])
@@ -192,10 +272,18 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
         "threads": WORKERS,
         "counting_mb_s": round(size / one / 1e6, 2),
         "counting_mb_s_processes": round(size / several / 1e6, 2),
+        "counting_mb_s_in_memory": round(size / in_memory / 1e6, 2),
         "encode_batch_mb_s": round(size / with_base / 1e6, 2),
+        "encode_batch_fast_mb_s": round(size / fast / 1e6, 2),
         "counting_speedup": round(with_base / counting, 2),
+        "counting_speedup_in_memory": round(with_base / in_memory, 2),
+        "counting_speedup_to_encode_batch_fast": round(fast / counting, 2),
+        "counting_mb_per_cpu_second": round(size / cpu / 1e6, 2),
+        # If every core counts as one does here; the merge of the partial counts is not in it.
+        "projected_minutes_to_count_100_gb_on_64_cores": round(100e9 / (size / cpu) / 64 / 60, 1),
         "selection_seconds": round(selecting, 3),
         "selection_speedup": round(again / selecting, 2),
+        "selection_speedup_by_share_of_corpus": growth,
         "encode_speed_ratio": round(with_base / encoding, 3),
         "add_tokens_speed_ratio": round(crudely / ours, 2),
     }  # fmt: skip
@@ -210,10 +298,13 @@ from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.words import Segmentation
 path, times, base, memory, work = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
 state = json.loads(bases.load(base).backend_tokenizer.to_str())
+def peak():
+    # Not getrusage: its peak begins with that of the process which forked this one.
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 shards = Source(path=path).shards() * times
+before = peak()
 table = count(shards, Segmentation(state, ["Hangul"]), Path(work), memory_mb=memory)
-# Not getrusage: its peak begins with that of the process which forked this one.
-print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
+print(before, peak())
 """
 
 
@@ -233,9 +324,10 @@ def memory(corpus: Path, work: Path, limit_mb: int = 100) -> dict:
                 directory,
             ]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks.append(round(float(done.stdout.split()[-1])))
-        say(f"{times}x the corpus, memory_mb {limit_mb}: peak {peaks[-1]} MB")
-    return {"memory_mb": limit_mb, "peak_rss_mb": peaks}
+        before, peak = map(float, done.stdout.split()[-2:])
+        peaks.append(round(peak))
+        say(f"{times}x the corpus, memory_mb {limit_mb}: peak {peaks[-1]} MB, {before:.0f} before counting")
+    return {"memory_mb": limit_mb, "peak_rss_mb": peaks, "peak_rss_mb_before_counting": round(before)}
 
 
 def main() -> None:
@@ -271,6 +363,8 @@ def main() -> None:
             result |= speed(train, output, work)
         if "memory" in parts:
             result |= memory(work / "train.jsonl.gz", work)
+        if "budget" in parts:
+            result |= budget(held_out, args.corpora, work)
     print(json.dumps(result))
 
 

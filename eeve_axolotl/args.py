@@ -99,12 +99,20 @@ class ScheduledStage(StageSettings):
     warmup_steps: int | None = Field(default=None, ge=0)
     """Warm-up steps of this stage."""
 
+    micro_batch_size: int | None = Field(default=None, gt=0)
+    """Sequences in a micro batch of this stage, on each device."""
+
     gradient_accumulation_steps: int | None = Field(default=None, gt=0)
-    """Micro batches in a step of this stage. Micro batch and sequence length are of the whole run."""
+    """Micro batches in a step of this stage."""
 
     @model_validator(mode="before")
     @classmethod
     def _a_number_is_a_stage(cls, value):
+        if isinstance(value, dict) and "sequence_len" in value:
+            raise ValueError(
+                "`sequence_len` is the whole run's, whose text is cut once; give a stage of another length a run of "
+                "its own (`axolotl eeve run` chains them)"
+            )
         return {"stage": value} if isinstance(value, int) else value
 
     @model_validator(mode="after")
@@ -117,7 +125,7 @@ class EvaluateSettings(Settings):
     """Held-out texts to score while training; the figures go to whatever tracker the Axolotl config names."""
 
     texts: dict[str, str] = Field(min_length=1)
-    """Name of a text -> its JSON-lines file with a `text` key."""
+    """Name of a text -> its file (JSON lines or Parquet with `text`, plain or compressed), or a directory of such."""
 
     every_steps: int | None = Field(default=None, gt=0)
     """Score every so many steps; at each stage's end in any case."""
@@ -141,12 +149,16 @@ class EEVESettings(StageSettings):
     """With `stages`: carry the optimiser's state over a boundary for what goes on training.
     Not published; our default starts afresh."""
 
+    keep_schedule: bool = False
+    """With `stages`: one learning-rate schedule over all of them, with one warm-up, in place of one for each.
+    It is laid out for every stage's full steps; one that converges earlier leaves the next a higher rate."""
+
     global_batch_size: int | None = Field(default=None, gt=0)
     """Sequences in a step, over all GPUs: `gradient_accumulation_steps` is worked out from it, `micro_batch_size`
     and the number of processes when the run starts, so leave that key out. The paper's: 256 (8 x 4 x 8 GPUs)."""
 
     evaluate: EvaluateSettings | None = None
-    """Score held-out texts while training, logged as `eeve/NAME/bits_per_byte`."""
+    """Score held-out texts while training, logged as `eeve/NAME/bits_per_byte` and the like."""
 
     base_vocab_size: int | None = Field(default=None, gt=0)
     """Number of tokens of the base tokenizer; the new rows are those from here on. Left out, it is
@@ -182,6 +194,12 @@ class EEVESettings(StageSettings):
                 )
         if len(set(names)) < len(names):
             raise ValueError("a stage stands twice in `stages`; name each once")
+        own = [each for each in self.stages if each.learning_rate or each.warmup_steps is not None]
+        if self.keep_schedule and own:
+            raise ValueError(
+                f"`keep_schedule` is one schedule for all stages, but stage {own[0].resolved().name} has a "
+                "learning_rate or warmup_steps of its own; remove one of the two"
+            )
         return self
 
     def schedule(self) -> list[ScheduledStage]:

@@ -15,6 +15,8 @@ from eeve_axolotl.stages import Layers, Rows, Stage
 
 TRAINER = "eeve_axolotl.trainer.EEVETrainer"
 
+_LIGER_LOSS = "liger_fused_linear_cross_entropy"
+
 # Keys with which a config would itself decide what trains, or change rows behind the stage's back.
 _OTHERS_WHO_DECIDE = {
     "unfrozen_parameters": "the stage decides which parameters train",
@@ -42,9 +44,42 @@ def check_config(cfg: Mapping, stage: Stage) -> None:
         raise EEVEError(
             f"`trainer_cls: {trainer}` would replace the trainer that keeps rows frozen; remove it"
         )
+    _check_optimizer(cfg)
     _check_adapter(cfg, stage)
     _check_modules_to_save(cfg, stage)
     _check_merge(cfg, stage)
+    _check_loss(cfg, stage)
+
+
+def _check_loss(cfg: Mapping, stage: Stage) -> None:
+    # Liger 0.8.1 makes the gradient of the head only where its input needs one, and no layer below trains here.
+    if cfg.get(_LIGER_LOSS) and not stage.backward_through_layers:
+        raise EEVEError(
+            f"`{_LIGER_LOSS}` gives the output embeddings no gradient in stage {stage.name}, where nothing below them "
+            "trains, so nothing would be learned; remove it"
+        )
+
+
+def check_head(cfg: Mapping, model) -> None:
+    """Raise EEVEError where the loss that `cfg` asks for would leave out the head's bias.
+
+    Liger's fused loss reads the head's matrix alone (Phi-2's head has a bias).
+    """
+    head = model.get_output_embeddings()
+    if cfg.get(_LIGER_LOSS) and getattr(head, "bias", None) is not None:
+        raise EEVEError(
+            f"`{_LIGER_LOSS}` would leave out the bias of {type(model).__name__}'s head; remove it"
+        )
+
+
+def _check_optimizer(cfg: Mapping) -> None:
+    """Those that step inside the backward pass leave the trainer nothing to hold to the stage, or to save."""
+    optimizer = str(cfg.get("optimizer") or "")
+    if optimizer in ("lomo", "adalomo") or optimizer.endswith("_layerwise"):
+        raise EEVEError(
+            f"`optimizer: {optimizer}` steps inside the backward pass, out of reach of what keeps rows frozen; set "
+            "adamw_torch_fused or adamw_bnb_8bit (the state is small: only rows that train have any)"
+        )
 
 
 def _check_merge(cfg: Mapping, stage: Stage) -> None:
@@ -156,7 +191,7 @@ def check_inputs(cfg: Mapping) -> None:
         )
     evaluate = (cfg.get("eeve") or {}).get("evaluate") or {}
     for name, path in (evaluate.get("texts") or {}).items():
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise EEVEError(
                 f"eeve.evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
             )

@@ -80,8 +80,10 @@ def run(config: str, dry_run: bool, begin: str | None) -> None:
     from eeve_axolotl.settings import read_yaml
 
     chain = Chain(config, read_yaml(config, PipelineSettings))
-    print_plan(chain)
-    if not dry_run:
+    print_plan(chain, begin)
+    if dry_run:
+        chain.check_unchanged(chain.stages_from(begin))
+    else:
         chain.run(begin)
 
 
@@ -96,8 +98,17 @@ def run(config: str, dry_run: bool, begin: str | None) -> None:
 @click.option("--output", type=click.Path(), help="JSON file to write.")
 @click.option("--name", default=None, help="What to call the model.")
 @click.option("--position", type=float, default=0, help="Where it stands in a report.")
+@click.option(
+    "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="The weights' type."
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Windows in one forward pass.")
+@click.option("--max-length", type=click.IntRange(2), help="Tokens in one forward pass.")
+@click.option("--limit", type=click.IntRange(1), help="Documents of each text to read.")
+@click.option(
+    "--prompt", "prompts", multiple=True, help="Text to continue, for a sample; may be given again."
+)
 @told_plainly
-def evaluate(model, config, texts, tokenizer, base, output, name, position) -> None:
+def evaluate(model, config, texts, tokenizer, base, output, name, position, prompts, **reading) -> None:
     """Evaluate MODEL on held-out texts: bits per byte, tokens per character, new tokens, samples."""
     from eeve_axolotl.evaluation.inspection import evaluate as evaluate_model
     from eeve_axolotl.evaluation.settings import EvaluationSettings
@@ -105,13 +116,15 @@ def evaluate(model, config, texts, tokenizer, base, output, name, position) -> N
     from eeve_axolotl.settings import read_yaml
 
     settings = read_yaml(config, PipelineSettings).evaluate if config else None
+    given = {key: value for key, value in reading.items() if value is not None}
     if texts:
-        pairs = dict(each.partition("=")[::2] for each in texts)
-        settings = (
-            EvaluationSettings(texts=pairs)
-            if settings is None
-            else settings.model_copy(update={"texts": pairs})
-        )
+        given["texts"] = dict(each.partition("=")[::2] for each in texts)
+    if prompts:
+        given["prompts"] = list(prompts)
+    if settings is not None:
+        settings = settings.model_copy(update=given)
+    elif texts:
+        settings = EvaluationSettings(**given)
     if settings is None:
         raise EEVEError(
             "there is no text to evaluate on; give --text NAME=FILE, or --config with an `evaluate:` block"
@@ -195,6 +208,27 @@ def check(config: str) -> None:
     if found:
         sys.exit(1)
     click.echo("nothing would stop it")
+
+
+SCHEMAS = {
+    "stage": "eeve_axolotl.args:EEVEArgs",
+    "tokenizer": "eeve_axolotl.tokenizer.build:TokenizerSettings",
+    "corpus": "eeve_axolotl.corpus.settings:CorpusSettings",
+    "pipeline": "eeve_axolotl.pipeline.settings:PipelineSettings",
+}
+
+
+@eeve.command()
+@click.argument("yaml", type=click.Choice([*SCHEMAS]), default="stage")
+def schema(yaml: str) -> None:
+    """Print the JSON schema of a stage's `eeve:` block, or of another YAML of ours.
+
+    `axolotl config-schema` prints Axolotl's own keys only.
+    """
+    import json
+    from pkgutil import resolve_name
+
+    click.echo(json.dumps(resolve_name(SCHEMAS[yaml]).model_json_schema(), indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":  # how a chain starts these commands: without Axolotl's imports, and its logging

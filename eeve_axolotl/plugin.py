@@ -69,6 +69,7 @@ class EEVEPlugin(BasePlugin):
     @stops_plainly
     def post_model_load(self, cfg, model) -> None:
         """Freeze what the stage does not train."""
+        checks.check_head(cfg, model)
         self.run.freeze(model)
 
     def get_trainer_cls(self, cfg):
@@ -80,7 +81,7 @@ class EEVEPlugin(BasePlugin):
     @stops_plainly
     def post_trainer_create(self, cfg, trainer) -> None:
         """Hand the run to its trainer, unless the launcher shards in a way that is not supported."""
-        sharding.check_started(trainer.accelerator)
+        sharding.check_started(trainer.accelerator, len(self.run.schedule))
         trainer.eeve_run = self.run
 
     def post_train_unload(self, cfg) -> None:

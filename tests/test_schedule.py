@@ -65,6 +65,9 @@ def test_an_entry_of_a_schedule_takes_from_the_block_what_it_leaves_out():
     ({"stages": []}, "at least 1"),
     ({"stages": [{"stage": 1, "gradient_accumulation_steps": 2}], "global_batch_size": 8}, "remove one of the two"),
     ({"stages": [{"stage": 1, "learning_rat": 1}]}, "Extra inputs"),
+    ({"stages": [1, {"stage": 2, "sequence_len": 64}]}, "give a stage of another length a run of its own"),
+    ({"stages": [1, {"stage": 2, "learning_rate": 1}], "keep_schedule": True}, "stage 2 has a learning_rate"),
+    ({"stages": [{"stage": 1, "warmup_steps": 0}, 2], "keep_schedule": True}, "stage 1 has a learning_rate"),
 ])  # fmt: skip
 def test_a_schedule_that_makes_no_sense_is_refused(block, message):
     with pytest.raises(ValidationError, match=message):

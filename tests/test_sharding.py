@@ -18,11 +18,20 @@ def zero(stage, **keys):
     return {"deepspeed": {"zero_optimization": {"stage": stage, **gather, **keys}}}
 
 
+def fsdp2(optimizer):
+    return {"fsdp_version": 2, "fsdp_config": {"offload_params": True}, "optimizer": optimizer}
+
+
 REFUSED = [
     ({"fsdp": ["full_shard", "auto_wrap"]}, "FSDP1 flattens.*set `fsdp_version: 2`"),
     ({"fsdp_config": {"reshard_after_forward": True}}, "FSDP1 flattens.*set `fsdp_version: 2`"),
     ({"fsdp_version": 1, "fsdp_config": {"offload_params": True}}, "FSDP1 flattens"),
     ({"fsdp_version": 2, "fsdp_config": {"x": 1}, "dp_replicate_size": 2}, "`dp_shard_size` alone"),
+    (fsdp2("adamw_bnb_8bit"), "`optimizer: adamw_bnb_8bit` cannot step.*adamw_torch_8bit"),
+    (fsdp2("paged_lion_8bit"), "cannot step the shards of FSDP2"),
+    (fsdp2("ademamix"), "cannot step the shards of FSDP2"),
+    (fsdp2("rmsprop_bnb_32bit"), "cannot step the shards of FSDP2"),
+    (fsdp2("adafactor"), "cannot step the shards of FSDP2"),
     ({"tensor_parallel_size": 2}, "by columns.*use FSDP2"),
     ({"context_parallel_size": 4}, "cuts sequences.*shorter `sequence_len`"),
     ({"sequence_parallel_degree": 2}, "`sequence_parallel_degree: 2` cuts sequences"),
@@ -41,6 +50,10 @@ ACCEPTED = [
     {},
     {"fsdp_version": 2, "fsdp_config": {"offload_params": True, "reshard_after_forward": False}},
     {"fsdp_config": {"fsdp_version": 2}},
+    fsdp2("adamw_torch_8bit"),
+    fsdp2("rmsprop"),
+    fsdp2("muon"),
+    {"optimizer": "adamw_bnb_8bit"},
     {"dp_replicate_size": 2, "dp_shard_size": None, "tensor_parallel_size": 1, "context_parallel_size": 1},
     zero(1),
     zero(2, offload_optimizer={"device": "cpu"}),
@@ -79,6 +92,15 @@ def test_untying_under_zero3_is_refused():
         check_sharding(zero(3), untie=True)
 
 
+@pytest.mark.parametrize(
+    "keys", [{"fsdp_version": 2, "fsdp_config": {"reshard_after_forward": True}}, zero(2)]
+)
+def test_several_stages_in_a_sharded_run_are_refused_with_what_to_do(keys):
+    cfg = DictDefault({"base_model": "org/model", "eeve": {"stages": [1, 2]}, **keys})
+    with pytest.raises(SystemExit, match="this run is sharded; give each stage a run of its own"):
+        EEVEPlugin().register(cfg)
+
+
 def test_what_the_launcher_chose_is_checked_too():
     """`accelerate launch --use_fsdp` and its like say nothing in the YAML."""
 
@@ -100,3 +122,7 @@ def test_what_the_launcher_chose_is_checked_too():
         check_started(started("MEGATRON_LM"))
     with pytest.raises(EEVEError, match="by columns"):
         check_started(started("MULTI_GPU", tp_size=2))
+    check_started(started("MULTI_GPU"), stages=5)
+    for sharded in (started("FSDP", fsdp2=True), started("DEEPSPEED")):
+        with pytest.raises(EEVEError, match="give each stage a run of its own"):
+            check_started(sharded, stages=5)

@@ -105,3 +105,126 @@ def test_a_kind_that_is_not_known_is_told(tmp_path):
     (tmp_path / "a.docx").write_bytes(b"?")
     with pytest.raises(EEVEError, match="its kind is not known"):
         texts(tmp_path / "a.docx")
+
+
+def test_zstandard_and_gzip_files_of_several_members_are_read_whole(tmp_path):
+    zstandard = pytest.importorskip("zstandard")
+    for name, compress in (
+        ("a.jsonl.zst", zstandard.ZstdCompressor().compress),
+        ("a.jsonl.gz", gzip.compress),
+    ):
+        (tmp_path / name).write_bytes(compress(lines(RECORDS[:1])) + compress(lines(RECORDS[1:])))
+        assert texts(tmp_path / name) == [record["text"] for record in RECORDS]
+
+
+def test_lines_longer_than_what_is_read_at_once_and_without_an_end(tmp_path):
+    long = [{"text": letter * 2_000_000} for letter in "가나"]
+    (tmp_path / "a.jsonl").write_bytes(lines(long).rstrip(b"\n"))
+    assert texts(tmp_path / "a.jsonl") == [record["text"] for record in long]
+
+
+def test_what_is_json_only_to_python_is_read(tmp_path):
+    half = '{"text": "\\ud83d 가", "score": NaN}\n'
+    (tmp_path / "a.jsonl").write_text(half + "\r\n" + '{"text": "나"}\r\n')
+    assert texts(tmp_path / "a.jsonl") == ["\ud83d 가", "나"]
+
+
+def test_a_line_that_is_no_utf8_is_a_bad_line(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(lines(RECORDS[:1]) + b'{"text": "\xff"}\n')
+    with pytest.raises(EEVEError, match=r"a\.jsonl, line 2: not a JSON object"):
+        texts(tmp_path / "a.jsonl")
+
+
+def test_lines_of_plain_text_are_documents_if_told(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("한 줄\r\n\n두 줄".encode()))
+    assert texts(tmp_path / "a.txt.gz", by_line=True) == ["한 줄", "두 줄"]
+    assert texts(tmp_path / "a.txt.gz") == ["한 줄\n\n두 줄"]
+
+
+def test_plain_text_that_is_no_utf8_is_named(tmp_path):
+    (tmp_path / "a.txt").write_bytes("가\n나\n".encode() + "다".encode("cp949"))
+    with pytest.raises(EEVEError, match=r"a\.txt: no UTF-8 after 2 lines"):
+        texts(tmp_path / "a.txt", by_line=True)
+    with pytest.raises(EEVEError, match=r"a\.txt: no UTF-8"):
+        texts(tmp_path / "a.txt")
+
+
+def test_a_parquet_file_that_breaks_off_says_how_much_was_read(tmp_path):
+    records = [{"text": f"글 {n} {n * 7919 % 1000}"} for n in range(20_000)]
+    pq.write_table(
+        pa.Table.from_pylist(records), tmp_path / "a.parquet", row_group_size=2_000, compression=None
+    )
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "short.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(EEVEError, match=r"short\.parquet: broken Parquet after 0 rows"):
+        texts(tmp_path / "short.parquet")
+    group = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(5).column(0)
+    begin = group.dictionary_page_offset or group.data_page_offset
+    (tmp_path / "torn.parquet").write_bytes(whole[:begin] + b"\xff" * 200 + whole[begin + 200 :])
+    with pytest.raises(EEVEError, match=r"torn\.parquet: broken Parquet after (9|10),\d+ rows"):
+        texts(tmp_path / "torn.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.txt"])
+def test_parts_of_a_file_have_every_text_once(tmp_path, name):
+    records = [{"text": f"글 {n}", "more": n} for n in range(3000)]
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist(records), tmp_path / name)
+    elif name == "a.txt":
+        (tmp_path / name).write_text("\n".join(record["text"] for record in records), encoding="utf-8")
+    else:
+        (tmp_path / name).write_bytes(lines(records))
+    (shard,) = Source(path=str(tmp_path / name), by_line=True).shards()
+    parts = [list(shard.texts(number, 3)) for number in range(3)]
+    assert sorted(text for part in parts for text in part) == sorted(record["text"] for record in records)
+    assert all(parts) and list(shard.texts()) == [document.text for document in shard.documents()]
+
+
+def dataset(directory, kind: str) -> str:
+    """A Hugging Face dataset on disk with two files, as `datasets` finds or saves them."""
+    import datasets
+
+    records = [{"text": f"글 {n}", "title": f"제목 {n}" if n % 2 else ""} for n in range(40)]
+    if kind == "saved":
+        data = datasets.Dataset.from_list(records)
+        datasets.DatasetDict({"train": data}).save_to_disk(str(directory))
+    else:
+        for n in range(2):
+            (directory / f"train-{n}.jsonl").write_bytes(lines(records[n * 20 : n * 20 + 20]))
+    return str(directory)
+
+
+@pytest.mark.parametrize("kind", ["files", "saved"])
+def test_a_dataset_is_streamed(tmp_path, kind):
+    path = dataset(tmp_path, kind)
+    shards = Source(path=path, split="train", columns=["text", "title"]).shards()
+    assert len(shards) == (2 if kind == "files" else 1)
+    found = [document.text for shard in shards for document in shard.documents()]
+    assert sorted(found) == sorted(
+        [*(f"글 {n}" for n in range(40)), *(f"제목 {n}" for n in range(40) if n % 2)]
+    )
+    assert sorted(text for shard in shards for n in (0, 1) for text in shard.texts(n, 2)) == sorted(found)
+    few = Source(path=path, split="train", documents=10).shards()
+    assert sum(1 for shard in few for _ in shard.texts()) == 10
+    with pytest.raises(EEVEError, match=r"no column 'body'; there are 'text', 'title': set `columns`"):
+        next(Source(path=path, split="train", columns=["body"]).shards()[0].documents())
+
+
+def test_a_dataset_that_changed_has_another_identity(tmp_path):
+    source = Source(path=dataset(tmp_path, "files"), split="train")
+    before = source.shards()[0].identity()
+    assert source.shards()[0].identity() == before
+    (tmp_path / "train-0.jsonl").write_bytes(lines())
+    assert source.shards()[0].identity() != before
+
+
+@pytest.mark.parametrize("settings", [{"path": "nobody/has_this"}, {"name": "none"}, {"split": "other"}])
+def test_a_dataset_that_cannot_be_read_is_told(tmp_path, settings):
+    settings = {"path": dataset(tmp_path, "files"), "split": "train", **settings}
+    with pytest.raises(EEVEError, match="cannot be read.*correct path, name or split"):
+        Source(**settings).shards()
+
+
+def test_a_dataset_s_keys_need_a_split(tmp_path):
+    with pytest.raises(ValueError, match="give `split` too"):
+        Source(path=str(tmp_path), documents=3)

@@ -7,6 +7,7 @@ often. The choice of documents needs nothing else.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.tokenizer.spelling import spelling_of
 
 BLOCK = 2048  # documents in a block: what is in memory at a time
 
@@ -60,6 +62,7 @@ class TokenCounter:
         self._tokenizer.no_truncation()
         self.base_vocab_size = base_vocab_size
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self._added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
 
     @property
     def new_tokens(self) -> int:
@@ -67,10 +70,10 @@ class TokenCounter:
         return self.vocab_size - self.base_vocab_size
 
     def pieces(self) -> list[str]:
-        """The new tokens, in the order of their ids."""
-        return [
-            self._tokenizer.id_to_token(token) or "" for token in range(self.base_vocab_size, self.vocab_size)
-        ]
+        """The new tokens in the order of their ids, spelled as for a person: ▁ for the space before a word."""
+        read, added = spelling_of(json.loads(self._tokenizer.to_str())).read, self._added
+        tokens = map(self._tokenizer.id_to_token, range(self.base_vocab_size, self.vocab_size))
+        return [token if token in added else read(token) for token in tokens]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""

@@ -1,7 +1,4 @@
-"""The corpus's side of reading: which pieces of input there are, and a piece's texts.
-
-Files and their errors are `eeve_axolotl.sources`; Hugging Face datasets are read by `datasets`, streaming.
-"""
+"""The corpus's side of reading: which pieces of input there are, and a piece's texts (`eeve_axolotl.sources`)."""
 
 from __future__ import annotations
 
@@ -10,87 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
-
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.sources import Document, Shard, Source
+from eeve_axolotl.sources import DatasetShard, Document, Shard, Source
 
 if TYPE_CHECKING:
     from eeve_axolotl.corpus.settings import CorpusSettings, GroupSettings
-
-
-class CorpusSource(Source):
-    """Files, as for the tokenizer, or with `split` a Hugging Face dataset, which is streamed."""
-
-    split: str | None = None
-    """`path` is a Hugging Face dataset (a hub name, or a directory that `datasets` loads), and this its split."""
-
-    name: str | None = None
-    """The dataset's configuration, e.g. kor_Hang of HuggingFaceFW/fineweb-2."""
-
-    documents: int | None = Field(default=None, gt=0)
-    """Read at most so many documents of the dataset, shared out evenly over its files."""
-
-    @model_validator(mode="after")
-    def _dataset(self) -> CorpusSource:
-        if self.split is None and (self.name or self.documents):
-            raise ValueError(
-                "`name` and `documents` are for Hugging Face datasets; give `split` too, or leave them out"
-            )
-        return self
-
-    def pieces(self) -> list[Shard | DatasetShard]:
-        """What can be read on its own. Raises EEVEError if there is nothing."""
-        if self.split is None:
-            return self.shards()
-        count = _dataset(self).num_shards
-        return [DatasetShard(self, index, count) for index in range(count)]
-
-
-@dataclass(frozen=True)
-class DatasetShard:
-    """One of `count` shards of a streamed dataset."""
-
-    source: CorpusSource
-    index: int
-    count: int
-
-    def documents(self) -> Iterator[Document]:
-        """The shard's documents in order. Raises EEVEError for a missing column, or when the stream breaks off."""
-        source = self.source
-        data = _dataset(source).shard(self.count, self.index)
-        if source.documents:
-            data = data.take(-(-source.documents // self.count))
-        place, row = f"{source.path}:{source.name or 'default'}:{source.split}:{self.index}", 0
-        try:
-            for row, record in enumerate(data, start=1):
-                for column in source.columns:
-                    if column not in record:
-                        raise EEVEError(
-                            f"{place}, row {row}: no column {column!r}; there are {', '.join(map(repr, record))}: "
-                            "set `columns`"
-                        )
-                    if record[column]:
-                        yield Document(str(record[column]), place, row, {**record})
-        except EEVEError:
-            raise
-        except Exception as error:  # whatever datasets, fsspec and the network raise
-            raise EEVEError(f"{place}: broke off after row {row:,} ({_first_line(error)})") from None
-
-
-def _dataset(source: CorpusSource):
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(source.path, source.name, split=source.split, streaming=True)
-    except Exception as error:  # a dozen kinds, all of them about the name, the configuration or the network
-        raise EEVEError(
-            f"the dataset {source.path} cannot be read ({_first_line(error)}); correct path, name or split"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(frozen=True)
@@ -107,11 +28,11 @@ def pieces(settings: CorpusSettings) -> list[Piece]:
         Piece(number, shard)
         for number, group in enumerate(settings.mix.values())
         for source in group.sources
-        for shard in _for_group(source, group).pieces()
+        for shard in _for_group(source, group).shards()
     ]
 
 
-def _for_group(source: CorpusSource, group: GroupSettings) -> CorpusSource:
+def _for_group(source: Source, group: GroupSettings) -> Source:
     """Of a template's columns the first is the one to read; the others come along as fields."""
     if group.template is None:
         return source
@@ -144,24 +65,14 @@ def read_piece(piece: Piece, group: GroupSettings) -> Iterator[Document]:
             yield Document(group.template.format_map(record), document.file, document.line)
 
 
-def texts_of(sources: list[CorpusSource]) -> Iterator[str]:
+def texts_of(sources: list[Source]) -> Iterator[str]:
     """All texts of `sources`, one after another."""
     for source in sources:
-        for shard in source.pieces():
+        for shard in source.shards():
             for document in shard.documents():
                 yield document.text
 
 
 def identity(piece: Piece) -> list:
     """What a step's result depends on of a piece: the source, and of a file its size and time of change."""
-    shard = piece.shard
-    if isinstance(shard, DatasetShard):
-        return [piece.group, shard.index, shard.count, shard.source.model_dump(mode="json")]
-    stat = shard.file.stat()
-    return [
-        piece.group,
-        str(shard.file),
-        stat.st_size,
-        stat.st_mtime_ns,
-        shard.source.model_dump(mode="json"),
-    ]
+    return [piece.group, *piece.shard.identity()]

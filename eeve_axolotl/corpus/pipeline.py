@@ -21,6 +21,7 @@ import eeve_axolotl
 from eeve_axolotl.corpus import steps
 from eeve_axolotl.corpus.inputs import identity, pieces
 from eeve_axolotl.corpus.manifest import tokenizer_identity
+from eeve_axolotl.corpus.report import stage_tokens
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.vocabulary import manifest_base_size
@@ -71,6 +72,8 @@ def make_plan(settings: CorpusSettings) -> steps.Plan:
         raise EEVEError(
             f"{settings.tokenizer} has no manifest that tells where its new tokens begin; set `base_vocab_size`"
         )
+    for recipe in settings.stages.recipes:  # the report, the last step, reads them
+        stage_tokens(recipe, settings.stages.gpus, epoch=0)
     found = pieces(settings)
     work = Path(settings.work or f"{settings.output.rstrip('/')}.work")
     depends = {

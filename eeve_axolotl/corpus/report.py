@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
+from pydantic import ValidationError
 
 import eeve_axolotl
+from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.corpus import duplicates as dup
 from eeve_axolotl.corpus.manifest import MANIFEST, tokenizer_identity
 from eeve_axolotl.corpus.steps import Plan, longest_record
 from eeve_axolotl.corpus.store import Tally, read_json, rows, write_json
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import sha256
+from eeve_axolotl.schedule import steps_for
+from eeve_axolotl.settings import explain, read_mapping
 
 CARD = """---
 configs:
@@ -37,19 +40,16 @@ configs:
 def publish(plan: Plan) -> None:
     """Write manifest, table of new tokens, report and plots beside the shards, and move all into place."""
     staging, output = Path(plan.staging), Path(plan.settings.output)
-    tokens = pq.read_table(plan.folder("choice") / "tokens.parquet")
-    shutil.copy(plan.folder("choice") / "tokens.parquet", staging / "tokens.parquet")
     choice = read_json(plan.folder("choice") / "choice.json")
+    tokens = _with_stages(plan, pq.read_table(plan.folder("choice") / "tokens.parquet"), choice["groups"])
+    pq.write_table(tokens, staging / "tokens.parquet")
     tallies = [Tally.merged(plan.files(step, ".json")) for step in ("filter", "documents", "counts")]
     manifest = _manifest(plan, staging, choice, tallies)
     write_json(staging / MANIFEST, manifest)
     _plots(staging, tokens, choice)
     # Under this name, and with this head, `datasets` (and so Axolotl) knows which files are which split.
     (staging / "README.md").write_text(CARD + _markdown(plan, manifest, tokens, tallies), encoding="utf-8")
-    (staging / "short_of_text.txt").write_text(
-        "".join(f"{row['token']}\n" for row in tokens.to_pylist() if row["status"] == "short of text"),
-        encoding="utf-8",
-    )
+    (staging / "short_of_text.txt").write_text(_short_of_text(tokens), encoding="utf-8")
     if output.exists():
         if not plan.settings.overwrite:
             raise EEVEError(f"{output} exists already; give another `output`, or set `overwrite: true`")
@@ -160,6 +160,7 @@ def _markdown(plan: Plan, manifest: dict, tokens: pa.Table, tallies: list[Tally]
         f"Shares are of {unit}.\n",
         "## From read to chosen\n",
         _funnel(tallies, groups),
+        "A filter sees what those above it left. Lines that were cut leave their document in place.\n",
         "### Examples of what was removed\n",
         *_examples(tallies),
         "## New tokens\n",
@@ -167,6 +168,7 @@ def _markdown(plan: Plan, manifest: dict, tokens: pa.Table, tallies: list[Tally]
         "![Occurrences of new tokens](new_tokens.png)\n",
         "## Seen in training\n",
         _seen(plan, tokens, groups),
+        "Every token's own numbers are in `tokens.parquet`.\n",
         "## Held out\n",
         _table(
             ["group", "documents", "MB"],
@@ -184,20 +186,35 @@ def _markdown(plan: Plan, manifest: dict, tokens: pa.Table, tallies: list[Tally]
     return "\n".join(parts)
 
 
+# The order in which documents meet what may take them away; each is the part of a reason before its colon.
+ORDER = (
+    *("length", "language", "fragments", "stopwords", "repetition", "perplexity"),
+    *("boilerplate", "lines cut", "duplicates", "leaks", "held out"),
+)
+
+
 def _funnel(tallies: list[Tally], groups: dict) -> str:
+    """What each filter took away, and what it left: documents and bytes of each group."""
     body = []
-    for name in groups:
-        read = tallies[0].seen.get(name, {}).get("read", [0, 0])
-        body.append([name, "**read**", f"{read[0]:,}", _megabytes(read[1]), "100 %"])
-        for tally in tallies:
-            for reason, (documents, size) in sorted(tally.seen.get(name, {}).items()):
-                if reason != "read":
-                    share = f"{size / read[1]:.2%}" if read[1] else ""
-                    body.append([name, reason, f"{documents:,}", _megabytes(size), share])
-        entry = groups[name]
+    for name, entry in groups.items():
+        reasons = {key: value for tally in tallies for key, value in tally.seen.get(name, {}).items()}
+        documents, size = read = reasons.pop("read", [0, 0])
+        reasons.pop("to choose from", None)
+        body.append([name, "**read**", "", "", f"{documents:,}", _megabytes(size), "100 %"])
+        for reason in sorted(reasons, key=lambda reason: (ORDER.index(reason.split(":")[0]), reason)):
+            gone, less = reasons[reason]
+            if "cut" not in reason:
+                documents -= gone
+            size -= less
+            share = f"{size / read[1]:.2%}"
+            body.append(
+                [name, reason, f"{gone:,}", _megabytes(less), f"{documents:,}", _megabytes(size), share]
+            )
         share = f"{entry['bytes'] / read[1]:.2%}" if read[1] else ""
-        body.append([name, "**chosen**", f"{entry['documents']:,}", _megabytes(entry["bytes"]), share])
-    return _table(["group", "what", "documents", "MB", "of the bytes read"], body)
+        chosen = [f"{entry['documents']:,}", _megabytes(entry["bytes"]), share]
+        body.append([name, "**chosen**", "", "", *chosen])
+    head = ["group", "what", "documents", "MB", "documents left", "MB left", "of the bytes read"]
+    return _table(head, body)
 
 
 def _examples(tallies: list[Tally]) -> list[str]:
@@ -235,47 +252,79 @@ def _new_tokens(tokens: pa.Table) -> list[str]:
         lines.append(
             f"Target {target:,} occurrences: {status.count('reached'):,} tokens reach it, "
             f"{status.count('short of budget'):,} would with more budget, and {status.count('short of text'):,} "
-            "cannot from this corpus (`short_of_text.txt`: give more text for them, or leave them out of the "
-            "tokenizer). Every token's numbers are in `tokens.parquet`.\n"
+            "cannot from this corpus. Give more text for those, or leave out of the tokenizer what is too rare to be "
+            "learned: `short_of_text.txt` lists them, rarest first, and is a file for the tokenizer's `deny`.\n"
         )
     return lines
 
 
+def _short_of_text(tokens: pa.Table) -> str:
+    """The tokens that cannot reach the target from this corpus, rarest first: a `deny` list for the tokenizer."""
+    short = [row for row in tokens.to_pylist() if row["status"] == "short of text"]
+    short.sort(key=lambda row: row["in_corpus"])  # of equals, the one with the lower id stays first
+    return "".join(f"{row['token']}  # {row['in_corpus']:,} in the corpus\n" for row in short)
+
+
+def _with_stages(plan: Plan, tokens: pa.Table, groups: dict) -> pa.Table:
+    """`tokens` with a column for each stage of the recipes: how often it is expected to see each token.
+
+    That is the token's share of the corpus times the stage's tokens.
+    """
+    epoch = sum(entry["tokens"] for entry in groups.values())
+    for label, budget in _stages(plan, epoch).items():
+        seen = tokens["chosen"].to_numpy() * (budget / epoch)
+        tokens = tokens.append_column(f"expected in {label}", pa.array(seen, pa.float64()))
+    return tokens
+
+
+def _stages(plan: Plan, epoch: int) -> dict[str, int]:
+    wanted = plan.settings.stages
+    return {
+        label: budget
+        for recipe in wanted.recipes
+        for label, budget in stage_tokens(recipe, wanted.gpus, epoch).items()
+    }
+
+
 def _seen(plan: Plan, tokens: pa.Table, groups: dict) -> str:
-    """Expected occurrences of a new token in each stage: its share of the corpus times the stage's tokens."""
-    total = sum(entry["tokens"] for entry in groups.values())
-    after = tokens["chosen"].to_numpy()
-    body = [["one epoch", f"{total:,}", *_quantiles(after)]]
-    for recipe in plan.settings.stages.recipes:
-        budget = stage_tokens(recipe, plan.settings.stages.gpus, total)
-        body.append([Path(recipe).name, f"{budget:,}", *_quantiles(after * budget / total)])
-    note = "" if len(body) > 1 else "Name the recipes under `stages` to see each stage's numbers.\n"
-    return _table(["stage", "tokens", "least", "1 in 10 below", "median"], body) + "\n" + note
+    epoch = sum(entry["tokens"] for entry in groups.values())
+    body = [["one epoch", f"{epoch:,}", *_quantiles(tokens["chosen"].to_numpy())]]
+    for label, budget in _stages(plan, epoch).items():
+        body.append([label, f"{budget:,}", *_quantiles(tokens[f"expected in {label}"].to_numpy())])
+    note = "" if len(body) > 1 else "\nName the recipes under `stages` to see each stage's numbers.\n"
+    return _table(["stage", "tokens", "least", "1 in 10 below", "median"], body) + note
 
 
 def _quantiles(values: np.ndarray) -> list[str]:
     return [f"{np.quantile(values, q):,.1f}" if len(values) else "" for q in (0, 0.1, 0.5)]
 
 
-def stage_tokens(recipe: str | Path, gpus: int, epoch: int) -> int:
-    """Tokens that an Axolotl recipe trains on: by its `max_steps`, else by its `num_epochs` of `epoch` tokens.
+def stage_tokens(recipe: str | Path, gpus: int, epoch: int) -> dict[str, int]:
+    """Tokens that each stage of an Axolotl recipe trains on, by a name for the stage.
 
+    Its `max_steps` and `max_tokens` decide, whichever ends it first; without them, `num_epochs` of `epoch` tokens.
     Raises EEVEError for a recipe that cannot be read.
     """
+    cfg = read_mapping(recipe)
     try:
-        cfg = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
-        if not isinstance(cfg, dict):
-            raise ValueError("not a mapping of keys")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise EEVEError(
-            f"{recipe} (under `stages`) cannot be read ({' '.join(str(error).split())})"
-        ) from None
-    if not cfg.get("max_steps"):
-        return round(float(cfg.get("num_epochs") or 1) * epoch)
-    batch = (cfg.get("eeve") or {}).get("global_batch_size")
-    if not batch:
-        batch = (cfg.get("micro_batch_size") or 1) * (cfg.get("gradient_accumulation_steps") or 1) * gpus
-    return int(cfg["max_steps"]) * batch * int(cfg.get("sequence_len") or 512)
+        block = EEVESettings.model_validate(cfg["eeve"]) if cfg.get("eeve") else None
+    except ValidationError as error:
+        raise EEVEError(explain(error, f"{recipe}, eeve")) from None
+    schedule = block.schedule() if block else [None]
+    budgets = {}
+    for each in schedule:
+        batch = block and block.global_batch_size
+        if not batch:
+            micro_batch = (each and each.micro_batch_size) or cfg.get("micro_batch_size") or 1
+            own = each and each.gradient_accumulation_steps
+            batch = micro_batch * (own or cfg.get("gradient_accumulation_steps") or 1) * gpus
+        a_step = batch * int(cfg.get("sequence_len") or 512)
+        steps = [(each and each.max_steps) or cfg.get("max_steps")]
+        steps.append(each and each.max_tokens and steps_for(each.max_tokens, a_step))
+        limits = [int(count) * a_step for count in steps if count]
+        name = Path(recipe).name + (f", stage {each.resolved().name}" if len(schedule) > 1 else "")
+        budgets[name] = min(limits) if limits else round(float(cfg.get("num_epochs") or 1) * epoch)
+    return budgets
 
 
 def _how_to_read(plan: Plan) -> str:

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from eeve_axolotl.corpus.inputs import CorpusSource, columns_of
+from eeve_axolotl.corpus.inputs import columns_of
 from eeve_axolotl.corpus.languages import LANGUAGES
 from eeve_axolotl.settings import Settings
+from eeve_axolotl.sources import Source
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -29,7 +30,7 @@ class PerplexitySettings(Settings):
     sentencepiece: str | None = None
     """The SentencePiece model whose pieces the KenLM model is over; left out, it is over words."""
 
-    good_text: list[CorpusSource] | None = None
+    good_text: list[Source] | None = None
     """Text of the quality you want: a character n-gram model is trained on it. Instead of `kenlm`."""
 
     maximum: float | None = Field(default=None, gt=1)
@@ -84,7 +85,7 @@ class GroupSettings(Settings):
     share: float = Field(gt=0, le=1)
     """Share of the budget. The shares of all groups add up to 1."""
 
-    sources: list[CorpusSource] = Field(min_length=1)
+    sources: list[Source] = Field(min_length=1)
     """Where its text comes from."""
 
     language: str | None = None
@@ -175,7 +176,7 @@ class HeldOutSettings(Settings):
     max_bytes: int = Field(default=5_000_000, gt=0)
     """At most this much of each group."""
 
-    protect: list[CorpusSource] = Field(default=[])
+    protect: list[Source] = Field(default=[])
     """Other text that must not be in the training data, such as benchmarks: documents that share a passage
     with it lose it. `columns` names all that hold text."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupSignature
@@ -350,11 +351,10 @@ class Roles(Step):
         plan = self.plan
         keys, groups, sizes, first = [], [], [], [0]
         for file in plan.files("documents"):
-            columns = list(rows(file, ["key", "group", "bytes"]))
-            keys.append(np.array([row["key"] for row in columns], np.uint64))
-            groups.append(np.array([row["group"] for row in columns], np.int8))
-            sizes.append(np.array([row["bytes"] for row in columns], np.int64))
-            first.append(first[-1] + len(columns))
+            table = pq.read_table(file, columns=["key", "group", "bytes"])
+            for column, array in zip((keys, groups, sizes), table.columns, strict=True):
+                column.append(array.to_numpy())
+            first.append(first[-1] + table.num_rows)
         key, group, size = np.concatenate(keys), np.concatenate(groups), np.concatenate(sizes)
         roles = np.where(dup.later_copies(key), COPY, TRAIN).astype(np.uint8)
         if plan.settings.deduplicate.near:

@@ -10,9 +10,8 @@ import torch
 from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.scoring import score, stream_texts
-from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings
+from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings, subject
 from eeve_axolotl.files import read_json, write_json
-from eeve_axolotl.records import weights_sha256
 from eeve_axolotl.vocabulary import MARK, manifest_base_size
 
 
@@ -47,6 +46,14 @@ def base_vocab_size(model, tokenizer_directory: str | Path) -> int | None:
     return mark["base_vocab_size"] if mark else manifest_base_size(tokenizer_directory)
 
 
+def first_subwords(tokenizer, base_size: int) -> dict[int, int] | None:
+    """For the id of each new token, its first subword's id in the base's vocabulary; None without new tokens."""
+    if base_size >= len(tokenizer):
+        return None
+    pieces = embeddings.subwords(tokenizer, base_size)
+    return {base_size + n: ids[0] for n, ids in enumerate(pieces) if ids}
+
+
 def inspect(
     model,
     tokenizer,
@@ -61,15 +68,12 @@ def inspect(
     """All figures of one model, as the report reads them.
 
     Args:
-        texts: name -> JSON-lines file with `text`.
+        texts: name -> file or directory (see `EvaluationSettings.texts`).
         base_size: first new id; None where there are no new tokens.
         limit: documents of each text to read.
     """
     max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
-    firsts = None
-    if base_size is not None and base_size < len(tokenizer):
-        pieces = embeddings.subwords(tokenizer, base_size)
-        firsts = {base_size + n: ids[0] for n, ids in enumerate(pieces) if ids}
+    firsts = first_subwords(tokenizer, base_size) if base_size is not None else None
     scores = {
         name: score(
             model,
@@ -109,8 +113,7 @@ def evaluate(
     found = {
         "name": name or str(model),
         "position": position,
-        "model": str(model),
-        "weights": weights_sha256(model),
+        **subject(model, tokenizer, settings),
         **inspect(
             loaded,
             words,

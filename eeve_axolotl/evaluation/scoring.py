@@ -4,7 +4,6 @@ and what it does with its new tokens."""
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.sources import Source
 
 
 @dataclass
@@ -49,6 +49,14 @@ class TextScore:
         """Tokens for a character of the text: lower means more text in a context."""
         return self.tokens / self.characters
 
+    def figures(self) -> dict[str, float]:
+        """The rates alone, by name, for a tracker; what was not counted is left out."""
+        found = self.as_dict()
+        rates = {name: found[name] for name in ("bits_per_byte", "tokens_per_character")}
+        new = found["new_tokens"] or {}
+        of_new = {f"new_tokens/{name}": rate for name, rate in new.items() if name != "targets"}
+        return {name: rate for name, rate in (rates | of_new).items() if rate is not None}
+
     def as_dict(self) -> dict:
         """The figures as numbers for JSON; shares are null where nothing was counted."""
         new = self.new_tokens
@@ -69,19 +77,15 @@ class TextScore:
 
 
 def stream_texts(path: str | Path, limit: int | None = None) -> Iterator[str]:
-    """The `text` fields of a JSON-lines file, the first `limit` if given, a line in memory at a time.
+    """The texts of a file or a directory of files, the first `limit` if given, one in memory at a time.
 
-    Raises EEVEError if the file is missing, or a line is not JSON with a `text`.
+    Raises EEVEError if it is missing, of a kind that is not known, or has something without a `text`.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).exists():
         raise EEVEError(f"the held-out text {path} does not exist; give the path of a JSON-lines file")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(itertools.islice(lines, limit), start=1):
-            try:
-                yield json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError):
-                raise EEVEError(f"{path}, line {number}: not a JSON object with a `text` key") from None
+    documents = (document for shard in Source(path=str(path)).shards() for document in shard.documents())
+    for document in itertools.islice(documents, limit):
+        yield document.text
 
 
 def read_texts(path: str | Path, limit: int | None = None) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from eeve_axolotl.corpus.manifest import tokenizer_identity
+from eeve_axolotl.records import weights_sha256
 from eeve_axolotl.settings import Settings
 
 PROMPTS = ["안녕하세요, ", "오늘은 ", "Once there was "]
@@ -15,7 +18,8 @@ class EvaluationSettings(Settings):
     """Held-out texts and how to read them."""
 
     texts: dict[str, str] = Field(min_length=1)
-    """Name of a text -> its JSON-lines file with a `text` key. The base's own languages belong here too."""
+    """Name of a text -> its file (JSON lines or Parquet with `text`, plain or compressed), or a directory of such.
+    The base's own languages belong here too."""
 
     prompts: list[str] = PROMPTS
     """What the model continues, greedily, for samples."""
@@ -31,3 +35,14 @@ class EvaluationSettings(Settings):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Weights' type while evaluating; `auto` is as saved."""
+
+
+def subject(model: str | Path, tokenizer: str | Path | None, settings: EvaluationSettings) -> dict:
+    """What figures depend on: kept with them, it tells whether they are of what is there now."""
+    words = Path(tokenizer or model)
+    return {
+        "model": str(model),
+        "weights": weights_sha256(model),
+        "tokenizer": tokenizer_identity(words) if (words / "tokenizer.json").is_file() else str(words),
+        "settings": settings.model_dump(),
+    }

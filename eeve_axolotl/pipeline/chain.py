@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
 from eeve_axolotl import report
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.evaluation.settings import subject
 from eeve_axolotl.files import read_json, write_json
 from eeve_axolotl.pipeline import launch, summary
 from eeve_axolotl.pipeline.progress import Progress
-from eeve_axolotl.pipeline.runs import Run, changes, check_chain, claim
+from eeve_axolotl.pipeline.runs import Run, changes, check_chain, claim, differences
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.records import HISTORY, RECORD, read_record, weights_sha256
 from eeve_axolotl.settings import read_yaml
 from eeve_axolotl.tokenizer.build import TokenizerSettings
 from eeve_axolotl.vocabulary import MANIFEST
+
+# How Python prints the error that ended a process, under torchrun with its rank before it.
+RAISED = re.compile(r"^(\[rank\d+\]: ?)?[\w.]*(Error|Exception|Interrupt)\b(: .*)?$")
+# What the launchers add: only that a process of theirs failed.
+LAUNCHERS = ("ChildFailedError", "CalledProcessError")
 
 
 @dataclass(frozen=True)
@@ -45,15 +52,18 @@ class Chain:
         self.runs = [Run.read(each) for each in settings.runs]
         check_chain(self.runs)
         for name, path in (settings.evaluate.texts if settings.evaluate else {}).items():
-            if not Path(path).is_file():
+            if not Path(path).exists():
                 raise EEVEError(
                     f"evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
                 )
 
     # --- what is to do ---
 
-    def tasks(self) -> Iterator[Task]:
-        """Every command in order. What follows from files that are not there yet is asked when its turn comes."""
+    def tasks(self, again: Collection[str] = ()) -> Iterator[Task]:
+        """Every command in order, those of the stages `again` as not done.
+
+        What follows from files that are not there yet is asked when its turn comes.
+        """
         if self.settings.tokenizer:
             config = self.settings.tokenizer
             directory = Path(read_yaml(config, TokenizerSettings).output)
@@ -63,9 +73,10 @@ class Chain:
             yield self._evaluation("base", -1, self.runs[0].cfg["base_model"], own_tokenizer=True)
             yield self._evaluation("extended", 0, self.runs[0].cfg["base_model"])
         for run in self.runs:
-            yield from self._of_run(run)
+            yield from self._of_run(run, again)
 
-    def _of_run(self, run: Run) -> Iterator[Task]:
+    def _of_run(self, run: Run, again: Collection[str]) -> Iterator[Task]:
+        redo = any(each.name in again for each in run.stages)
         names = ", ".join(each.name for each in run.stages)
         config = str(run.config)
         train = ["train", config, "--launcher", self.settings.launcher, *self.settings.train_args]
@@ -73,15 +84,17 @@ class Chain:
             train += ["--auto-resume-from-checkpoints"]
         train += ["--", *self.settings.launcher_args] if self.settings.launcher_args else []
         what = f"stage{'s' if len(run.stages) > 1 else ''} {names}: {run.output}"
-        yield Task(run.name, what, run.trained, train, run.max_steps)
+        yield Task(run.name, what, run.trained and not redo, train, run.max_steps)
         if run.has_adapter:
-            yield Task(f"{run.name}.merge", f"merge: {run.result}", run.merged, ["merge-lora", config])
+            merged = run.merged and not redo
+            yield Task(f"{run.name}.merge", f"merge: {run.result}", merged, ["merge-lora", config])
         if self.settings.evaluate:
             for place in run.stages:
                 final = place.directory == run.output
                 if final or run.settings.save_stages == "all":
                     directory = run.result if final else place.directory
-                    yield self._evaluation(f"stage {place.name}", self._position(place.name), str(directory))
+                    task = self._evaluation(f"stage {place.name}", self._position(place.name), str(directory))
+                    yield replace(task, done=task.done and place.name not in again)
 
     def _position(self, name: str) -> float:
         order = [each.name for run in self.runs for each in run.stages]
@@ -98,19 +111,45 @@ class Chain:
         base = self.output / "evaluation" / "base.json"
         if not own_tokenizer:
             arguments += ["--base", str(base)]
-        weights = weights_sha256(model)
-        done = before is not None and bool(weights) and before.get("weights") == weights
+        now = subject(model, None if own_tokenizer else tokenizer, self.settings.evaluate)
+        done = before is not None and all(before.get(key) == value for key, value in now.items())
         return Task(f"evaluate.{name.replace(' ', '')}", f"evaluate: {name}", done, arguments)
 
-    def check_unchanged(self) -> None:
-        """Raise EEVEError naming what has changed since a run was done."""
+    def check_unchanged(self, again: Collection[str] = ()) -> None:
+        """Raise EEVEError naming what has changed since the tokenizer, or a run without stages in `again`, was done."""
+        self._check_tokenizer_unchanged()
         for run in self.runs:
+            if any(each.name in again for each in run.stages):
+                return  # this one and those after it are trained anew
             before = read_json(self._state(run))
             if before and run.trained and (found := changes(before, run.state())):
                 raise EEVEError(
                     f"{run.config} is done, but since then {'; '.join(found)}. Put it back, or train again from there: "
                     f"--from {run.stages[0].name}"
                 )
+
+    def _check_tokenizer_unchanged(self) -> None:
+        if not self.settings.tokenizer:
+            return
+        settings = read_yaml(self.settings.tokenizer, TokenizerSettings)
+        built = (read_json(Path(settings.output) / MANIFEST) or {}).get("settings") or {}
+        now = settings.model_dump(mode="json")
+        if found := differences(built, {key: now.get(key) for key in built}):
+            raise EEVEError(
+                f"{settings.output} is built, but since then in {self.settings.tokenizer} {'; '.join(found)}. Put it "
+                f"back, or remove {settings.output} to have it built again"
+            )
+
+    def stages_from(self, name: str | None) -> list[str]:
+        """Stage `name` and those after it; none for None. Raises EEVEError if there is no such stage."""
+        names = [each.name for run in self.runs for each in run.stages]
+        if name is None:
+            return []
+        if name not in names:
+            raise EEVEError(
+                f"--from {name}: there is no such stage in this pipeline; its stages are {', '.join(names)}"
+            )
+        return names[names.index(name) :]
 
     def _state(self, run: Run) -> Path:
         return self.output / "runs" / f"{run.name}.json"
@@ -175,26 +214,24 @@ class Chain:
 
     def forget_from(self, name: str) -> None:
         """Remove what stage `name` and those after it made, so that they train again."""
-        names = [each.name for run in self.runs for each in run.stages]
-        if name not in names:
-            raise EEVEError(
-                f"--from {name}: there is no such stage in this pipeline; its stages are {', '.join(names)}"
-            )
-        forget = False
+        again = self.stages_from(name)
         for run in self.runs:
             for number, place in enumerate(run.stages):
-                first = place.name == name
-                if first and number > 0 and read_record(run.stages[number - 1].directory) is None:
+                if (
+                    place.name == name
+                    and number > 0
+                    and read_record(run.stages[number - 1].directory) is None
+                ):
                     raise EEVEError(
                         f"--from {name}: the weights of stage {run.stages[number - 1].name} were not kept "
                         f"(`save_stages: all` keeps them); begin from {run.stages[0].name}"
                     )
-                forget = forget or first
-                if forget:
-                    shutil.rmtree(run.output / "checkpoints" / f"stage{place.name}", ignore_errors=True)
+                if place.name in again:
+                    for of_the_stage in ("checkpoints", "runs"):  # `runs` is TensorBoard's
+                        shutil.rmtree(run.output / of_the_stage / f"stage{place.name}", ignore_errors=True)
                     if place.directory != run.output:
                         shutil.rmtree(place.directory) if place.directory.is_dir() else None
-            if forget:
+            if run.stages[-1].name in again:
                 self._state(run).unlink(missing_ok=True)
                 (run.output / RECORD).unlink(missing_ok=True)
                 for checkpoint in run.output.glob("checkpoint-*"):
@@ -244,12 +281,13 @@ def _why(log: Path) -> str:
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
         if line.strip()
     ]
-    told = [line for line in lines if line.startswith(("eeve_axolotl: ", "Error: "))]
-    return (told or lines or ["it printed nothing"])[-1]
+    ours = [line for line in lines if line.startswith(("eeve_axolotl: ", "Error: "))]
+    raised = [line for line in lines if RAISED.match(line) and not any(name in line for name in LAUNCHERS)]
+    return (ours or raised or lines or ["it printed nothing"])[-1]
 
 
-def print_plan(chain: Chain) -> None:
-    """Print every command and whether it is done."""
-    for task in chain.tasks():
+def print_plan(chain: Chain, begin: str | None = None) -> None:
+    """Print every command and whether it is done, and those from stage `begin` on as to be done."""
+    for task in chain.tasks(chain.stages_from(begin)):
         steps = f", at most {task.steps:,} steps" if task.steps else ""
         click.echo(f"  {'done' if task.done else 'to do'}  {task.what}{steps}")

@@ -13,12 +13,15 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-TRAINED = re.compile(r"'loss': '?([0-9.]+)")
-Launch = Callable[[list[str], Path, Callable[[float], None]], int]
+LOSS = re.compile(r"'loss': '?([0-9.]+)")
+STEP = re.compile(r"'eeve/step': '?([0-9]+)")
+OnStep = Callable[[float, "int | None"], None]
+"""Called with each loss that is logged, and its step in the whole run if the line says so."""
+Launch = Callable[[list[str], Path, OnStep], int]
 """Runs `axolotl ARGUMENTS` (its output into the file, a call for each loss), and returns the exit status."""
 
 
-def launch(arguments: list[str], log: Path, on_step: Callable[[float], None]) -> int:
+def launch(arguments: list[str], log: Path, on_step: OnStep) -> int:
     """Run `axolotl ARGUMENTS` in a process of its own, which does not outlive this one."""
     command = [str(Path(sys.executable).with_name("axolotl")), *arguments]
     if arguments[0] == "eeve":  # our own commands do not need Axolotl's imports
@@ -44,14 +47,15 @@ def launch(arguments: list[str], log: Path, on_step: Callable[[float], None]) ->
         reader.join()
 
 
-def _copy(lines: Iterable[str], log: Path, on_step: Callable[[float], None]) -> None:
+def _copy(lines: Iterable[str], log: Path, on_step: OnStep) -> None:
     """Copy output into the log as it comes, and tell of each loss in it."""
     with log.open("w", encoding="utf-8", errors="replace") as out:
         for line in lines:
             out.write(line)
             out.flush()
-            for loss in TRAINED.findall(line):
-                on_step(float(loss))
+            if loss := LOSS.search(line):
+                step = STEP.search(line)
+                on_step(float(loss[1]), int(step[1]) if step else None)
 
 
 def _die_with_parent() -> None:

@@ -36,13 +36,15 @@ class Progress:
         self._current = None if task.done else task
         self._steps, self._begun = 0, time.monotonic()
 
-    def step(self, loss: float) -> None:
-        """A training step was logged."""
-        self._steps += 1
-        line = f"        step {self._steps:,}/{self._current.steps:,}  loss {loss:.3f}"
+    def step(self, loss: float, step: int | None) -> None:
+        """A training step was logged; without its number, it is the one after the last."""
+        before, self._steps = self._steps, step or self._steps + 1
+        of = f"/{self._current.steps:,}" if self._current.steps else ""
+        line = f"        step {self._steps:,}{of}  loss {loss:.3f}"
+        every = max(1, self._current.steps // 10)
         if self._terminal:
             click.echo(f"\r{line}  ", nl=False, err=True)
-        elif self._steps % max(1, self._current.steps // 10) == 0:
+        elif self._steps // every > before // every:
             click.echo(line, err=True)
 
     def _finish(self, failed: bool = False) -> None:

@@ -122,11 +122,16 @@ def changes(before: dict, now: dict) -> list[str]:
         found.append("the tokenizer was built anew")
     if before["starts_from"] != now["starts_from"]:
         found.append("the model that it starts from is another")
-    old, new = before["settings"], now["settings"]
-    for key in sorted({*old, *new}):
-        if old.get(key) != new.get(key):
-            found.append(f"{key} was {old.get(key)} and is {new.get(key)}")
-    return found
+    return found + differences(before["settings"], now["settings"])
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """The keys whose values differ, with both values."""
+    return [
+        f"{key} was {old.get(key)} and is {new.get(key)}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
 
 
 def check_chain(runs: list[Run]) -> None:

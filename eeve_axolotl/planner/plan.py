@@ -157,7 +157,7 @@ def _training(
     rows = max(size, shape.rows)
     if cfg.get("resize_token_embeddings_to_32x"):
         rows = -(-rows // 32) * 32
-    micro_batch = cfg.get("micro_batch_size") or 1
+    micro_batch = each.micro_batch_size or cfg.get("micro_batch_size") or 1
     accumulation = each.gradient_accumulation_steps or cfg.get("gradient_accumulation_steps") or 1
     global_batch = options.global_batch or settings.global_batch_size
     if global_batch:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 HANGUL = 0xAC00  # 가
 PREFERRED = (
@@ -17,6 +19,7 @@ PREFERRED = (
     "UnDotum",
 )
 LATIN = "DejaVu Sans"  # comes with matplotlib
+PACKAGE = "koreanize_matplotlib"  # carries NanumGothic; its code, which changes matplotlib, is not imported
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,11 @@ def letters() -> Letters:
 
 
 def _hangul_family() -> str | None:
-    """The family of a font with U+AC00: a known one, else any; None if none is installed."""
+    """The family of a font with U+AC00: a known one, else any; None if there is none."""
     from matplotlib import font_manager
 
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
-    for path in font_manager.findSystemFonts():  # installed since matplotlib last looked
+    for path in (*font_manager.findSystemFonts(), *_packaged()):  # installed since matplotlib last looked
         if path not in known:
             _or_nothing(font_manager.fontManager.addfont, path)
     families: dict[str, str] = {}
@@ -61,6 +64,13 @@ def _hangul_family() -> str | None:
         if name in families and HANGUL in _charmap(families[name]):
             return name
     return None
+
+
+def _packaged() -> list[str]:
+    """The font that a dependency of ours carries, for machines without one."""
+    found = importlib.util.find_spec(PACKAGE)
+    places = found.submodule_search_locations if found else []
+    return [str(path) for place in places for path in Path(place).glob("fonts/NanumGothic.ttf")]
 
 
 def _characters(family: str) -> frozenset[int]:

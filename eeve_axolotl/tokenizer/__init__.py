@@ -7,5 +7,6 @@ select.py   which tokens: candidates, counted with the target tokenizer, to a fi
 segment.py  how often each token occurs, for any choice of candidates, compiled
 curation.py what a person allows and refuses
 candidates.py, report.py  what lies beside the tokenizer: every candidate and why, what the new tokens save
+spm.py     the SentencePiece model of the same tokens, where the base has one
 build.py    the whole command: settings, the above in order, the directory and its manifest
 """

@@ -65,6 +65,18 @@ def load(name: str):
     return tokenizer
 
 
+def sentencepiece_file(name: str) -> Path | None:
+    """The base's SentencePiece model: the file itself, in a directory, or in the hub's cache; None if there is none."""
+    from transformers.utils import cached_file
+
+    file = _package_file(name) if ":" in name else Path(name)
+    if file.is_file():
+        return None if tekken.is_tekken(file) else file
+    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
+    found = cached_file(name, "tokenizer.model", **quiet)
+    return None if found is None else Path(found)
+
+
 def _package_file(name: str) -> Path:
     package, file = name.split(":", 1)
     found = importlib.util.find_spec(package)

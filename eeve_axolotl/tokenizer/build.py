@@ -19,7 +19,7 @@ from eeve_axolotl.logs import logger
 from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
-from eeve_axolotl.tokenizer import candidates, report
+from eeve_axolotl.tokenizer import candidates, report, spm
 from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.letters import sharing
@@ -106,7 +106,7 @@ class TokenizerSettings(Settings):
     """Memory for counting the corpus's words, all processes together; more words than fit go to disk."""
 
     workers: int = Field(default=1, gt=0)
-    """How many processes count at once."""
+    """How many processes count at once; each reads in one thread and counts in another."""
 
     engine: Literal["local", "ray"] = "local"
     """Where they run: this machine, or the Ray cluster that RAY_ADDRESS names (it must share the files)."""
@@ -187,6 +187,7 @@ def build(settings: TokenizerSettings) -> dict:
     after = sum(counts.values())
     if any(counts[token] != count for token, count in selection.counts.items()):
         raise RuntimeError("the selection counted other tokens than the tokenizer makes; please report this")
+    model = _sentencepiece(settings.base, base.backend_tokenizer, extended, selection.tokens, shards)
     manifest = {
         "base": settings.base,
         "base_sha256": bases.identity(base),
@@ -203,6 +204,7 @@ def build(settings: TokenizerSettings) -> dict:
         "tokens_in_words": {"base": before, "extended": after},
         "rounds": selection.rounds,
         "unreachable": _unreachable(extended, selection),
+        "sentencepiece": model is not None,
         "also_changed": sharing(selection.fragments, table.segmentation),
         "versions": {"eeve_axolotl": eeve_axolotl.__version__, "tokenizers": version("tokenizers")},
         "counts": selection.counts,
@@ -216,7 +218,7 @@ def build(settings: TokenizerSettings) -> dict:
         tokenizers = (base.backend_tokenizer, Tokenizer.from_file(str(directory / "tokenizer.json")))
         report.write(directory / report.DIRECTORY, *tokenizers, manifest, texts)
 
-    _write(output, base, extended, manifest, beside)
+    _write(output, base, extended, model, manifest, beside)
     if not settings.keep_work:
         shutil.rmtree(work)
     return manifest
@@ -228,11 +230,36 @@ def _unreachable(state: dict, selection: Selection) -> int:
     return sum(model.encode(token, add_special_tokens=False).tokens != [token] for token in selection.tokens)
 
 
-def _write(output: Path, base, state: dict, manifest: dict, more: Callable[[Path], None]) -> None:
+def _sentencepiece(name: str, base: Tokenizer, state: dict, tokens: list[str], shards: list) -> bytes | None:
+    """The extended SentencePiece model, if the base has one and the extended one segments like the fast tokenizer."""
+    file = bases.sentencepiece_file(name)
+    if file is None:
+        return None
+    before = file.read_bytes()
+    after = spm.extended(before, tokens, base)
+    if after is None:
+        LOG.warning(
+            "no tokenizer.model is written: the pieces of %s are not the base's tokens, or no BPE", file
+        )
+        return None
+    fast = Tokenizer.from_str(json.dumps(state))
+    corpus = (text for shard in shards for text in shard.texts())
+    text, tried = spm.difference((before, after), (base, fast), tokens, corpus)
+    if text is not None:
+        LOG.warning("no tokenizer.model is written: SentencePiece segments %r differently", text[:80])
+        return None
+    LOG.info("tokenizer.model segments like the fast tokenizer: %s texts", f"{tried:,}")
+    return after
+
+
+def _write(
+    output: Path, base, state: dict, model: bytes | None, manifest: dict, more: Callable[[Path], None]
+) -> None:
     with replacing(output) as beside:
         base.save_pretrained(beside)
-        # The base's SentencePiece model does not have the new tokens.
-        (beside / "tokenizer.model").unlink(missing_ok=True)
+        (beside / spm.FILE).unlink(missing_ok=True)  # the base's, without the new tokens
+        if model is not None:
+            (beside / spm.FILE).write_bytes(model)
         text = json.dumps(state, ensure_ascii=False, indent=1)
         (beside / "tokenizer.json").write_text(text, encoding="utf-8")
         write_json(beside / MANIFEST, manifest)

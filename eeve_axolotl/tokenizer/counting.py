@@ -35,6 +35,7 @@ from queue import SimpleQueue
 from typing import Literal
 
 import numpy as np
+import pyarrow
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
@@ -42,6 +43,7 @@ from eeve_axolotl.sources import Shard
 from eeve_axolotl.tokenizer.words import Segmentation
 
 LOG = logger("tokenizer")
+_SCHEMA = pyarrow.schema({"word": pyarrow.string(), "count": pyarrow.int64(), "documents": pyarrow.int64()})
 _MOST_PARTS = 8  # each part of a file reads all of it: more parts would only read
 
 
@@ -89,7 +91,8 @@ class WordTable:
         from pyarrow import parquet
 
         with parquet.ParquetFile(self.path) as table:
-            yield from table.iter_batches(rows, columns=["word", "count", "documents"])
+            for batch in table.iter_batches(rows, columns=_SCHEMA.names):
+                yield batch.cast(_SCHEMA)
 
     def spans(self, most: int | None = None) -> Iterator[tuple[str, int]]:
         """The parts of the words that can become tokens, with the counts of the words. May repeat one.
@@ -177,32 +180,25 @@ def count_part(part: Part, segmentation: Segmentation, directory: Path, memory: 
     tally = Tally(segmentation, directory / "words" / part.id, memory)
     documents = size = 0
     with _disk_errors(directory):
-        for text in _texts(part):
+        for text in part.shard.texts(part.number, part.of):
             documents += 1
-            size += len(text.encode("utf-8", "surrogatepass"))
-            tally.add(text)
+            size += tally.add(text)
         tally.close()
-        mark = Mark(part.id, str(part.shard.file), documents, size, tuple(tally.files))
+        mark = Mark(part.id, part.shard.place, documents, size, tuple(tally.files))
         _put(directory / "marks" / f"{part.id}.json", json.dumps(asdict(mark)))
     return mark
 
 
-def _texts(part: Part) -> Iterator[str]:
-    for n, document in enumerate(part.shard.documents()):
-        if n // 16 % part.of == part.number:
-            yield document.text
-
-
 def _parts(shards: list[Shard], digest: str, workers: int) -> list[Part]:
     """The shards, those in parts that would keep one of `workers` busy while the others have nothing to do."""
-    stats = [shard.file.stat() for shard in shards]
-    share = max(1, sum(stat.st_size for stat in stats) / workers)
+    sizes = [shard.size() for shard in shards]
+    share = max(1, sum(sizes) / workers)
     parts = []
-    for shard, stat in zip(shards, stats, strict=True):
-        of = min(_MOST_PARTS, math.ceil(stat.st_size / share)) or 1
-        how = shard.source.model_dump(exclude={"path"})
+    for shard, size in zip(shards, sizes, strict=True):
+        of = min(_MOST_PARTS, math.ceil(size / share)) or 1
+        of_shard = shard.identity()
         for number in range(of):
-            what = [digest, str(shard.file.resolve()), stat.st_size, stat.st_mtime_ns, how, number, of]
+            what = [digest, of_shard, number, of]
             identity = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
             parts.append(Part(identity, shard, number, of))
     # A corpus that names a file twice has it twice.
@@ -267,7 +263,7 @@ def _here(parts, segmentation, directory, memory, workers) -> Iterator[Mark]:
             found = pickle.load(process.stdout)
         except (EOFError, BrokenPipeError):
             raise EEVEError(
-                f"{part.shard.file}: the process that counted it ended with {process.wait()}; "
+                f"{part.shard.place}: the process that counted it ended with {process.wait()}; "
                 "if memory ran out, lower memory_mb or workers"
             ) from None
         idle.put(process)
@@ -340,7 +336,6 @@ _ENGINES = {"local": _here, "ray": _on_ray}
 def _merge(directory: Path, marks: list[Mark], memory_mb: int, workers: int) -> Path:
     """Add up the partial counts of `marks` into the table, sorted by word; returns its path."""
     import duckdb
-    import pyarrow
     from pyarrow import parquet
 
     path, note = directory / "words.parquet", directory / "words.json"
@@ -351,9 +346,10 @@ def _merge(directory: Path, marks: list[Mark], memory_mb: int, workers: int) -> 
     files = [str(directory / "words" / name) for mark in marks for name in mark.parquet]
     beside, scratch = _beside(path), directory / "merge"
     with _disk_errors(directory):
-        if not files:
-            columns = [("word", pyarrow.string()), ("count", pyarrow.int64()), ("documents", pyarrow.int64())]
-            parquet.write_table(pyarrow.schema(columns).empty_table(), beside)
+        if len(files) == 1:  # sorted, each word once
+            shutil.copyfile(files[0], beside)
+        elif not files:
+            parquet.write_table(_SCHEMA.empty_table(), beside)
         else:
             settings = {"memory_limit": f"{memory_mb}MB", "temp_directory": str(scratch), "threads": workers}
             try:

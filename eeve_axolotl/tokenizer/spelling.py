@@ -6,8 +6,6 @@ them. A SentencePiece vocabulary says the same; a byte-level one has a printable
 
 from __future__ import annotations
 
-from eeve_axolotl.embeddings import byte_level_alphabet
-
 BOUNDARY = "▁"  # SentencePiece's spelling of a space
 
 
@@ -27,6 +25,8 @@ class ByteLevel(Spelling):
     """Byte-level BPE's (GPT-2, Llama-3, Qwen): the UTF-8 bytes, each as a printable character."""
 
     def __init__(self):
+        from eeve_axolotl.embeddings import byte_level_alphabet  # with torch, which the corpus does without
+
         self._bytes = {ord(character): byte for character, byte in byte_level_alphabet().items()}
         self._characters = {byte: chr(code) for code, byte in self._bytes.items()}
 

@@ -13,7 +13,7 @@ from stories import generate
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--language", choices=["ko", "en", "parallel"], required=True)
+    parser.add_argument("--language", choices=["ko", "en", "el", "parallel"], required=True)
     parser.add_argument("--documents", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held-out", action="store_true", help="stories that training never sees")

@@ -1,6 +1,7 @@
-"""What the demo starts from: its text, and a small base model that knows English. Kept if it is there already.
+"""What a demo starts from: its text, and a small base model that knows English. Kept if it is there already.
 
-python examples/demo/prepare.py
+python examples/demo/prepare.py            the demo: Korean, on a base with SOLAR's tokenizer
+python examples/demo/prepare.py --greek    the other: Greek, on a byte-level base with tied embeddings
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from stories import generate
@@ -21,19 +23,33 @@ from eeve_axolotl.files import replacing
 from eeve_axolotl.pipeline.launch import launch
 
 HERE = Path(__file__).resolve().parent
-OUTPUT = Path("outputs/demo")  # relative to the working directory, as in the recipes
 
 
-def write_text(directory: Path) -> None:
+@dataclass(frozen=True)
+class Demo:
+    """A language and the base that learns it. Paths are relative to the working directory, as in the recipes."""
+
+    name: str
+    language: str  # of stories/
+    base: str  # of base_model.py
+    recipes: Path
+    output: Path
+
+
+KOREAN = Demo("Korean", "ko", "solar", Path("examples/demo"), Path("outputs/demo"))
+GREEK = Demo("Greek", "el", "qwen", Path("examples/demo/greek"), Path("outputs/greek"))
+
+
+def write_text(directory: Path, demo: Demo) -> None:
     """Generate every text of the demo; what is held out is never trained on (see stories/)."""
     shuffle = random.Random(0).shuffle
-    korean = list(generate("ko", seed=1, documents=4000))
+    new = list(generate(demo.language, seed=1, documents=4000))
     english = list(generate("en", seed=2, documents=4000))
     for name, stories in {
-        "korean": korean,
-        "base": english + korean[:300],  # a base model has seen some of the new language
-        "stages": korean + english[:2000],  # EEVE's corpus keeps English in (paper 3.1); the share is ours
-        "held_out_ko": list(generate("ko", seed=3, documents=100, held_out=True)),
+        demo.name.lower(): new,
+        "base": english + new[:300],  # a base model has seen some of the new language
+        "stages": new + english[:2000],  # EEVE's corpus keeps English in (paper 3.1); the share is ours
+        f"held_out_{demo.language}": list(generate(demo.language, seed=3, documents=100, held_out=True)),
         "held_out_en": list(generate("en", seed=4, documents=100, held_out=True)),
     }.items():
         shuffle(stories)
@@ -46,18 +62,19 @@ def write_jsonl(path: Path, texts: Iterable[str]) -> None:
             lines.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
 
 
-def train_base_model() -> None:
-    """A random model in SOLAR's shape with SOLAR's tokenizer, trained by `axolotl train examples/demo/base.yml`."""
-    subprocess.run([sys.executable, str(HERE / "base_model.py"), str(OUTPUT / "random")], check=True)
+def train_base_model(demo: Demo) -> None:
+    """Train a random model (see base_model.py) with the demo's base.yml."""
+    random_model = [str(HERE / "base_model.py"), str(demo.output / "random"), "--base", demo.base]
+    subprocess.run([sys.executable, *random_model], check=True)
     losses: list[float] = []
 
-    def show(loss: float) -> None:
+    def show(loss: float, _: int | None) -> None:
         losses.append(loss)
         if len(losses) % 10 == 0:
             print(f"        step {len(losses)}  loss {loss:.3f}", flush=True)
 
-    log = OUTPUT / "base.log"
-    if launch(["train", "examples/demo/base.yml", "--launcher", "python"], log, show):
+    log = demo.output / "base.log"
+    if launch(["train", str(demo.recipes / "base.yml"), "--launcher", "python"], log, show):
         sys.exit(f"the base model's training failed: see {log}")
 
 
@@ -65,21 +82,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--fresh", action="store_true", help=f"remove {OUTPUT} first, with all that the demo made"
-    )
-    if parser.parse_args().fresh:
-        shutil.rmtree(OUTPUT, ignore_errors=True)
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    if not (OUTPUT / "text").is_dir():
-        print("stories in Korean and English", flush=True)
-        with replacing(OUTPUT / "text") as directory:
-            write_text(directory)
-    done = OUTPUT / "base.done"
+    parser.add_argument("--greek", action="store_const", const=GREEK, default=KOREAN, dest="demo")
+    parser.add_argument("--fresh", action="store_true", help="first remove all that the demo made")
+    arguments = parser.parse_args()
+    demo = arguments.demo
+    if arguments.fresh:
+        shutil.rmtree(demo.output, ignore_errors=True)
+    demo.output.mkdir(parents=True, exist_ok=True)
+    if not (demo.output / "text").is_dir():
+        print(f"stories in {demo.name} and English", flush=True)
+        with replacing(demo.output / "text") as directory:
+            write_text(directory, demo)
+    done = demo.output / "base.done"
     if not done.exists():
         print("a small base model, trained on English", flush=True)
         begun = time.monotonic()
-        train_base_model()
+        train_base_model(demo)
         done.touch()
         print(f"        {time.monotonic() - begun:.0f} s", flush=True)
 

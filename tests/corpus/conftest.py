@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from eeve_axolotl.corpus.settings import CorpusSettings
+from eeve_axolotl.corpus.store import rows
 from tests.conftest import extended
 
 SYLLABLES = [chr(code) for code in range(0xAC00, 0xD7A4, 23)]
@@ -59,3 +62,49 @@ def tokenizer_directory(base_tokenizer, tmp_path_factory) -> Path:
     manifest = {"base_vocab_size": len(base_tokenizer)}
     (directory / "eeve_tokenizer.json").write_text(json.dumps(manifest))
     return directory
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory) -> Path:
+    """Three small corpora without anything planted: 120 Korean, 80 English documents and 120 aligned pairs."""
+    directory, maker = tmp_path_factory.mktemp("sources"), Maker(seed=3)
+    korean = [maker.document("ko") for _ in range(120)]
+    write_jsonl(directory / "ko-0.jsonl", korean[:70])
+    write_jsonl(directory / "ko-1.jsonl", korean[70:])
+    write_jsonl(directory / "en.jsonl", [maker.document("en") for _ in range(80)])
+    pairs = [(maker.english_sentence(24), maker.korean_sentence(16)) for _ in range(120)]
+    lines = [json.dumps({"en": en, "ko": ko}, ensure_ascii=False) + "\n" for en, ko in pairs]
+    (directory / "pairs.jsonl").write_text("".join(lines), "utf-8")
+    return directory
+
+
+def make_settings(sources: Path, tokenizer: Path, directory: Path, **changes) -> CorpusSettings:
+    """Settings that read `sources` and write into `directory`; keywords replace top-level keys."""
+    korean = {
+        "share": 0.5,
+        "language": "ko",
+        "rule": "coverage",
+        "sources": [{"path": f"{sources}/ko-*.jsonl"}],
+    }
+    english = {"share": 0.3, "language": "en", "sources": [{"path": f"{sources}/en.jsonl"}]}
+    parallel = {"share": 0.2, "template": "{en}\n{ko}", "sources": [{"path": f"{sources}/pairs.jsonl"}]}
+    whole = {
+        "tokenizer": str(tokenizer),
+        "output": str(directory / "corpus"),
+        "work": str(directory / "work"),
+        "mix": {"korean": korean, "english": english, "parallel": parallel},
+        "budget": {"share": 0.5},
+        "held_out": {"share": 0.05},
+        "write": {"shards": 3},
+    }
+    return CorpusSettings(**{**whole, **changes})
+
+
+@pytest.fixture
+def settings(sources, tokenizer_directory, tmp_path):
+    """Makes settings that write into the test's directory."""
+    return partial(make_settings, sources, tokenizer_directory, tmp_path)
+
+
+def texts(output: Path, split: str) -> list[str]:
+    return [row["text"] for file in sorted((output / split).glob("*.parquet")) for row in rows(file)]

@@ -3,6 +3,7 @@ from collections import Counter
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from eeve_axolotl.corpus.counts import BLOCK, Counts, TokenCounter, write_counts
 from eeve_axolotl.errors import EEVEError
@@ -45,6 +46,25 @@ def test_counts_are_those_of_the_tokenizer_itself(file, texts, counter, tokenize
         assert dict(zip(table[i]["ids"], table[i]["counts"], strict=True)) == dict(new)
         assert table[i]["tokens"] == len(ids) and table[i]["new_tokens"] == sum(new.values())
         assert table[i]["bytes"] == len(texts[i].encode()) and table[i]["row"] == 2 * i
+
+
+def test_new_tokens_of_a_byte_level_tokenizer_are_spelled_as_people_read_them(texts, tmp_path):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts[:200], trainer)
+    tokenizer.add_special_tokens(["<|끝|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    pieces = TokenCounter(tmp_path, 300).pieces()
+    read = [
+        tokenizer.decode([token], skip_special_tokens=False).replace(" ", "▁") for token in range(300, 501)
+    ]
+    whole = [number for number, text in enumerate(read) if "\ufffd" not in text]
+    assert len(whole) > 50 and any(read[number].startswith("▁") for number in whole)
+    assert [pieces[number] for number in whole] == [read[number] for number in whole]
+    assert pieces[-1] == "<|끝|>"
 
 
 def test_blocks_together_are_the_whole_corpus(file, texts):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import json
+import os
 import re
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
+import dill
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -21,54 +21,15 @@ from eeve_axolotl.corpus import pipeline, steps
 from eeve_axolotl.corpus.manifest import MANIFEST, check_recipe
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.corpus.steps import group_filters
-from eeve_axolotl.corpus.store import read_json, rows
+from eeve_axolotl.corpus.store import read_json
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.tokenizer import build as tokenizer
+from eeve_axolotl.tokenizer.build import TokenizerSettings
+from eeve_axolotl.tokenizer.curation import read_list
 from tests.conftest import ROOT
-from tests.corpus.conftest import Maker, write_jsonl
+from tests.corpus.conftest import Maker, make_settings, texts, write_jsonl
 
 MENU = "이 사이트의 모든 글은 회원만 볼 수 있습니다. 자세한 것은 안내를 보십시오."
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> Path:
-    """Three small corpora without anything planted: 120 Korean, 80 English documents and 120 aligned pairs."""
-    directory, maker = tmp_path_factory.mktemp("sources"), Maker(seed=3)
-    korean = [maker.document("ko") for _ in range(120)]
-    write_jsonl(directory / "ko-0.jsonl", korean[:70])
-    write_jsonl(directory / "ko-1.jsonl", korean[70:])
-    write_jsonl(directory / "en.jsonl", [maker.document("en") for _ in range(80)])
-    pairs = [(maker.english_sentence(24), maker.korean_sentence(16)) for _ in range(120)]
-    lines = [json.dumps({"en": en, "ko": ko}, ensure_ascii=False) + "\n" for en, ko in pairs]
-    (directory / "pairs.jsonl").write_text("".join(lines), "utf-8")
-    return directory
-
-
-def make_settings(sources: Path, tokenizer: Path, directory: Path, **changes) -> CorpusSettings:
-    """Settings that read `sources` and write into `directory`; keywords replace top-level keys."""
-    korean = {
-        "share": 0.5,
-        "language": "ko",
-        "rule": "coverage",
-        "sources": [{"path": f"{sources}/ko-*.jsonl"}],
-    }
-    english = {"share": 0.3, "language": "en", "sources": [{"path": f"{sources}/en.jsonl"}]}
-    parallel = {"share": 0.2, "template": "{en}\n{ko}", "sources": [{"path": f"{sources}/pairs.jsonl"}]}
-    whole = {
-        "tokenizer": str(tokenizer),
-        "output": str(directory / "corpus"),
-        "work": str(directory / "work"),
-        "mix": {"korean": korean, "english": english, "parallel": parallel},
-        "budget": {"share": 0.5},
-        "held_out": {"share": 0.05},
-        "write": {"shards": 3},
-    }
-    return CorpusSettings(**{**whole, **changes})
-
-
-@pytest.fixture
-def settings(sources, tokenizer_directory, tmp_path):
-    """Makes settings that write into the test's directory."""
-    return partial(make_settings, sources, tokenizer_directory, tmp_path)
 
 
 def only_korean(path: Path, **changes) -> dict:
@@ -79,10 +40,6 @@ def only_korean(path: Path, **changes) -> dict:
 def shards(output: Path) -> dict[str, bytes]:
     """The bytes of every shard."""
     return {str(file.relative_to(output)): file.read_bytes() for file in sorted(output.glob("*/*.parquet"))}
-
-
-def texts(output: Path, split: str) -> list[str]:
-    return [row["text"] for file in sorted((output / split).glob("*.parquet")) for row in rows(file)]
 
 
 def seen(output: Path) -> dict[str, int]:
@@ -124,8 +81,32 @@ def test_table_of_new_tokens_counts_the_shards(settings, tokenizer_directory):
     assert {row["id"]: row["chosen"] for row in table} == {
         row["id"]: counted.get(row["id"], 0) for row in table
     }
-    short = (output / "short_of_text.txt").read_text("utf-8").split()
-    assert short == [row["token"] for row in table if row["in_corpus"] < row["target"]] and short
+    short = read_list(output / "short_of_text.txt")
+    rare = [row for row in table if row["in_corpus"] < row["target"]]
+    assert short == [row["token"] for row in sorted(rare, key=lambda row: row["in_corpus"])] and short
+
+
+def test_tokens_short_of_text_are_a_list_that_the_tokenizer_denies(
+    sources, base_tokenizer_directory, tmp_path
+):
+    wanted = TokenizerSettings(
+        base=str(base_tokenizer_directory),
+        output=str(tmp_path / "tokenizer"),
+        corpus=[{"path": f"{sources}/ko-*.jsonl"}],
+        intermediate_vocab_size=1000,
+        new_tokens=300,
+        min_count=2,
+    )
+    tokenizer.build(wanted)
+    made = make_settings(sources, tmp_path / "tokenizer", tmp_path, choose={"target": 40})
+    short = tmp_path / "corpus" / "short_of_text.txt"
+    pipeline.build(made)
+    dropped = set(read_list(short))
+    first, second = tmp_path / "tokenizer", tmp_path / "without"
+    assert dropped and dropped < read_json(first / "eeve_tokenizer.json")["counts"].keys()
+    tokenizer.build(wanted.model_copy(update={"output": str(second), "deny": [str(short)]}))
+    again = read_json(second / "eeve_tokenizer.json")["counts"].keys()
+    assert not dropped & again and len(again) > 50
 
 
 def test_planted_text_is_found_and_counted(settings, tmp_path):
@@ -172,6 +153,46 @@ def test_planted_text_is_found_and_counted(settings, tmp_path):
     assert not leaks and counted["leaks: held-out passages cut"] >= 1
     report = (output / "README.md").read_text("utf-8")
     assert "duplicates: near copy | 3 |" in report and "`" + MENU[:20] in report
+    funnel = re.findall(r"\| korean \| ([^|]+) \| ([\d,]*) \| [^|]* \| ([\d,]+) \|", report)
+    assert funnel[0] == ("**read**", "", "140") and funnel[-1] == ("**chosen**", "", "95")
+    assert [name.split(":")[0] for name, _, _ in funnel[1:-1]] == [
+        *("length", "language", "stopwords", "repetition", "boilerplate", "lines cut"),
+        *("duplicates", "duplicates", "leaks", "held out"),
+    ]
+    assert funnel[-2][2] == "95"  # what each took away and what it left add up
+
+
+def test_the_report_says_how_often_each_stage_sees_a_token(settings, tmp_path):
+    recipe = {"sequence_len": 128, "micro_batch_size": 2, "gradient_accumulation_steps": 3, "max_steps": 10}
+    several = {"stages": [{"stage": 1, "max_steps": 5}, {"stage": 2, "max_tokens": 5_000}]}
+    (tmp_path / "one.yml").write_text(yaml.safe_dump({**recipe, "eeve": {"stage": 3}}))
+    (tmp_path / "two.yml").write_text(yaml.safe_dump({**recipe, "eeve": several}))
+    (tmp_path / "epochs.yml").write_text(yaml.safe_dump({"num_epochs": 2}))
+    names = ["one.yml", "two.yml", "epochs.yml"]
+    output = pipeline.build(settings(stages={"recipes": [f"{tmp_path}/{name}" for name in names], "gpus": 4}))
+    table = pq.read_table(output / "tokens.parquet")
+    epoch = sum(entry["tokens"] for entry in read_json(output / MANIFEST)["groups"].values())
+    a_step = 128 * 2 * 3 * 4
+    for label, tokens in {
+        "one.yml": 10 * a_step,
+        "two.yml, stage 1": 5 * a_step,
+        "two.yml, stage 2": 2 * a_step,  # the first step that reaches 5,000
+        "epochs.yml": 2 * epoch,
+    }.items():
+        expected = table["chosen"].to_numpy() * tokens / epoch
+        assert table[f"expected in {label}"].to_pylist() == pytest.approx(expected.tolist()), label
+        assert f"| {label} | {tokens:,} |" in (output / "README.md").read_text("utf-8")
+
+
+def test_a_recipe_that_cannot_be_read_is_told_before_the_work(settings, tmp_path):
+    (tmp_path / "stage.yml").write_text("eeve: {stage: 9}")
+    for recipe, message in {
+        "nothing.yml": "does not exist",
+        "stage.yml": "eeve: stage 9 does not exist",
+    }.items():
+        with pytest.raises(EEVEError, match=f"{recipe}.*{message}"):
+            pipeline.build(settings(stages={"recipes": [f"{tmp_path}/{recipe}"]}))
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_line_of_the_held_out_text_is_cut_from_the_training_text(settings, tmp_path):
@@ -308,6 +329,54 @@ def test_two_workers_of_a_cluster_give_the_same_shards(settings, never_interrupt
     assert shards(pipeline.build(settings(executor=executor))) == never_interrupted
 
 
+SBATCH = """#!/bin/sh
+number=$(($(ls "$QUEUE" | wc -l) + 1))
+{ echo "$@"; cat "$(eval echo \\${$#})"; } > "$QUEUE/$(printf %03d $number)"
+echo "Submitted batch job $number"
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """The commands of a Slurm cluster that only queues: each job's arguments and script as a file, by its number."""
+    for name, script in {"sbatch": SBATCH, "scontrol": "#!/bin/sh\necho localhost\n"}.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "queue").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("QUEUE", str(tmp_path / "queue"))
+    monkeypatch.setenv("SLURM_NODELIST", "localhost")
+    return tmp_path / "queue"
+
+
+def test_slurms_jobs_run_one_after_the_other_give_the_same_shards(
+    settings, never_interrupted, slurm, tmp_path, monkeypatch
+):
+    executor = {"kind": "slurm", "workers": 2, "options": {"partition": "cpu", "time": "01:00:00"}}
+    told = corpus_command(tmp_path / "corpus.yml", settings(executor=executor))
+    assert told.exit_code == 0 and "queued" in told.output
+    assert not Path(settings().output).exists()
+    jobs, before = {job.name: job.read_text() for job in sorted(slurm.iterdir())}, None
+    jobs = {number: script for number, script in jobs.items() if "merge_stats" not in script}
+    assert len(jobs) == 12
+    for number, script in jobs.items():
+        assert "--partition=cpu" in script and "--time=01:00:00" in script
+        assert before is None or f"--dependency=afterok:{int(before)} " in script.splitlines()[0]
+        tasks = int(re.search(r"--array=0-(\d+)%", script)[1]) + 1
+        for task in range(tasks):
+            monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
+            pickled = re.search(r"launch_pickled_pipeline (\S+)", script)[1]
+            dill.loads(Path(pickled).read_bytes()).run()
+        before = number
+    assert shards(Path(settings().output)) == never_interrupted
+
+
+def test_slurm_without_its_partition_is_refused(settings):
+    with pytest.raises(EEVEError, match="executor.options for slurm lacks partition and time"):
+        pipeline.build(settings(executor={"kind": "slurm"}))
+
+
 def corpus_command(path: Path, settings: CorpusSettings):
     """What `axolotl eeve corpus` says to these settings."""
     path.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
@@ -411,15 +480,6 @@ def test_the_recipe_must_have_the_tokenizer_and_the_length_of_the_corpus(setting
         check_recipe({**recipe, "pretraining_dataset": str(output)})
 
 
-def test_axolotl_finds_the_splits(settings):
-    """Axolotl hands `path` and `split` to `datasets`, which reads the README's head."""
-    from datasets import load_dataset
-
-    output = pipeline.build(settings())
-    assert load_dataset(str(output), split="train")["text"] == texts(output, "train")
-    assert load_dataset(str(output), split="held_out")["text"] == texts(output, "held_out")
-
-
 def test_the_example_is_read():
     """Its keys are known, and the recipes whose tokens the report counts are there."""
     from eeve_axolotl.corpus.report import stage_tokens
@@ -435,5 +495,6 @@ def test_the_example_is_read():
     )
     for recipe in settings.stages.recipes:
         # 400 steps of a million tokens, as the recipe says.
-        assert stage_tokens(ROOT / recipe, settings.stages.gpus, 0) == 400 * 256 * 4096
+        tokens = stage_tokens(ROOT / recipe, settings.stages.gpus, 0)
+        assert tokens == {Path(recipe).name: 400 * 256 * 4096}
         assert yaml.safe_load((ROOT / recipe).read_text())["sequence_len"] == settings.write.sequence_len

@@ -107,6 +107,10 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(ground, whole):
     assert "to do  stages 1, 2, 3: stage3" in run(copy(ground, "dry"), "--dry-run")
     assert not (ground.with_name("dry") / "stage3").exists()
     assert "to do" not in run(whole, "--dry-run")
+    again = run(whole, "--dry-run", "--from", "6")
+    assert "done   stages 1, 2, 3: stage3" in again and "done   evaluate: stage 3" in again
+    for task in ("stage 6: stage6", "merge: stage6/merged", "evaluate: stage 6", "stage 7: stage7"):
+        assert f"to do  {task}" in again
 
 
 def test_run_again_a_finished_pipeline_does_nothing(whole):
@@ -191,12 +195,20 @@ def test_a_changed_setting_is_named_and_from_trains_again(ground, whole):
     shutil.copytree(whole, directory)
     recipe = (directory / "stage7.yml").read_text()
     (directory / "stage7.yml").write_text(recipe.replace("learning_rate: 0.01", "learning_rate: 0.002"))
-    message = refusal(directory)
-    assert "stage7.yml is done, but since then learning_rate was 0.01 and is 0.002" in message
-    assert "--from 7" in message
+    for message in (refusal(directory), refusal(directory, "--dry-run")):
+        assert "stage7.yml is done, but since then learning_rate was 0.01 and is 0.002" in message
+        assert "--from 7" in message
     run(directory, "--from", "7")
     before, after = results(whole), results(directory)
     assert before["stage6/merged"] == after["stage6/merged"] and before["stage7"] != after["stage7"]
+
+
+def test_models_are_evaluated_again_when_what_to_evaluate_has_changed(ground, whole):
+    directory = ground.with_name("reread")
+    shutil.copytree(whole, directory)
+    write_pipeline(directory, evaluate={"texts": {"Korean": "./text.jsonl"}, "limit": 1, "prompts": ["안녕"]})
+    plan = run(directory, "--dry-run")
+    assert plan.count("to do  evaluate") == 2 + 5 and plan.count("to do") == 2 + 5
 
 
 def test_a_tokenizer_built_anew_is_noticed(ground, whole, base_tokenizer):
@@ -220,11 +232,17 @@ def test_weights_that_are_not_those_of_the_record_are_not_taken_for_done(ground,
     ({"runs": ["pipeline.yml"]}, "pipeline.yml has no `eeve:` block"),
     ({"evaluate": {"texts": {"Korean": "./missing.jsonl"}}}, "the held-out text Korean, ./missing.jsonl, does not exist"),
     ({"launchr": "python"}, "launchr: there is no such key"),
+    ({"tokenizer": "tokenizer.yml"}, "tokenizer is built, but since then in tokenizer.yml new_tokens was 4 and is 5"),
     ({"output": "./other"}, "output other belongs to another pipeline"),
 ])  # fmt: skip
 def test_a_pipeline_that_cannot_run_is_refused_in_one_sentence(ground, tmp_path, keys, message):
     directory = copy(ground, f"refused-{tmp_path.name}")
     write_pipeline(directory, **keys)
+    (directory / "tokenizer.yml").write_text(
+        "{base: base, output: tokenizer, corpus: [{path: text.jsonl}], new_tokens: 5}"
+    )
+    built = {"settings": {"base": "base", "new_tokens": 4}}
+    (directory / "tokenizer/eeve_tokenizer.json").write_text(json.dumps(built))
     (directory / "other").mkdir()
     (directory / "other/eeve_pipeline.json").write_text('{"runs": [{"output_dir": "./somebody-elses"}]}')
     assert message in refusal(directory)
@@ -255,13 +273,26 @@ def test_two_chains_do_not_run_in_one_place(ground):
         assert "another `axolotl eeve run` is at work" in refusal(directory)
 
 
-def test_no_room_for_the_weights_is_told_before_anything_runs(ground, tmp_path, monkeypatch):
+def test_no_room_for_the_weights_is_told_before_anything_is_written(ground, whole, monkeypatch):
     from eeve_axolotl.errors import EEVEError
-    from eeve_axolotl.pipeline.chain import check_room
+    from eeve_axolotl.pipeline.chain import Chain
+    from eeve_axolotl.pipeline.settings import PipelineSettings
+    from eeve_axolotl.settings import read_yaml
 
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(EEVEError, match="make room, or choose another output_dir"):
-        check_room(str(ground / "base"), tmp_path / "not" / "yet" / "there", "stage 6")
+    unmerged = ground.with_name("unmerged")
+    shutil.copytree(whole, unmerged)
+    shutil.rmtree(unmerged / "stage7/merged")
+    for directory, task, made in (
+        (copy(ground, "no_room"), "stages 1, 2, 3: stage3", "stage3"),
+        (unmerged, "merge: stage7/merged", "stage7/merged"),
+    ):
+        monkeypatch.chdir(directory)
+        chain = Chain("pipeline.yml", read_yaml("pipeline.yml", PipelineSettings))
+        chain.settings.evaluate = None
+        with pytest.raises(EEVEError, match=f"{task}: writing its weights needs .* make room, or choose"):
+            chain.run()
+        assert not (directory / made).exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import extended, tiny_llama
 from tests.e2e.helpers import axolotl, write_recipe
@@ -41,6 +42,14 @@ def train(directory: Path, base_model: str = "./base", stage: int = 1, **keys) -
 
 def steps(record_directory: Path) -> int:
     return json.loads((record_directory / "eeve_stage.json").read_text())["steps"]
+
+
+def history(record_directory: Path) -> list[dict]:
+    return json.loads((record_directory / "eeve_history.json").read_text())["steps"]
+
+
+def tokens_per_step(record_directory: Path) -> int:
+    return json.loads((record_directory / "eeve_history.json").read_text())["tokens_per_step"]
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +87,25 @@ def test_only_the_newest_stage_is_kept_unless_asked(ground):
 
 def test_a_stages_own_settings_are_its_own(ground):
     stages = [
-        {"stage": 1, "max_steps": 3, "learning_rate": 0.5},
+        {"stage": 1, "max_steps": 3, "learning_rate": 0.5, "micro_batch_size": 2},
         {"stage": 2, "gradient_accumulation_steps": 2},
     ]
     log = train(ground, eeve={"stages": stages, "save_stages": "all"}, output_dir="./own", max_steps=1)
     assert steps(ground / "own/stage1") == 3 and steps(ground / "own") == 1
     assert "'learning_rate': '0.5'" in log and "'learning_rate': '0.01'" in log
+    assert tokens_per_step(ground / "own/stage1") == 2 * 128
+    assert tokens_per_step(ground / "own") == 4 * 128 * 2
+
+
+def test_a_stages_own_batch_gives_the_weights_of_a_run_with_that_batch(ground):
+    stages = [1, {"stage": 2, "micro_batch_size": 2}]
+    keys = {"sample_packing": True}
+    train(ground, eeve={"stages": stages, "save_stages": "all"}, output_dir="./own_batch", **keys)
+    train(ground, "./own_batch/stage1", 2, output_dir="./own_batch_alone", micro_batch_size=2, **keys)
+    together, alone = (
+        load_file(ground / name / "model.safetensors") for name in ("own_batch", "own_batch_alone")
+    )
+    assert all(torch.equal(weight, together[name]) for name, weight in alone.items())
 
 
 def test_a_token_budget_ends_a_stage(ground):
@@ -94,7 +116,7 @@ def test_a_token_budget_ends_a_stage(ground):
 def test_a_global_batch_is_that_of_each_stage_of_a_run(ground):
     log = train(
         ground,
-        eeve={"stages": [1, 2], "global_batch_size": 12},
+        eeve={"stages": [1, {"stage": 2, "micro_batch_size": 2}], "global_batch_size": 12},
         output_dir="./global",
         gradient_accumulation_steps=None,
         max_steps=1,
@@ -133,11 +155,46 @@ def test_an_optimiser_is_carried_over_a_boundary_only_when_asked(ground):
     assert torch.equal(weights[False][:32000], weights[True][:32000])
 
 
+def test_a_run_killed_after_a_boundary_goes_on_with_the_optimiser_and_schedule_it_keeps(ground):
+    settings = {"stages": [1, 3], "keep_optimizer": True, "keep_schedule": True}
+    keys = {"max_steps": 3, "lr_scheduler": "linear", "auto_resume_from_checkpoints": True}
+    train(ground, eeve=settings, output_dir="./kept", **keys)
+    rates = [step["learning_rate"] for name in ("kept/stage1", "kept") for step in history(ground / name)]
+    assert rates == pytest.approx([0.01 * (6 - step) / 6 for step in range(6)])
+    shutil.copytree(ground / "kept/stage1", ground / "resumed/stage1")
+    log = train(ground, eeve=settings, output_dir="./resumed", **keys)
+    assert "stage 1 is done: going on after it" in log
+    whole, resumed = (load_file(ground / name / "model.safetensors") for name in ("kept", "resumed"))
+    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
+
+
 def test_held_out_text_is_scored_at_each_stages_end_and_in_between(ground):
     evaluate = {"texts": {"Korean": "./text.jsonl"}, "every_steps": 2, "limit": 3}
-    log = train(ground, eeve={"stages": [1, 2], "evaluate": evaluate}, output_dir="./scored", max_steps=3)
+    log = train(
+        ground,
+        eeve={"stages": [1, 2], "evaluate": evaluate},
+        output_dir="./scored",
+        max_steps=3,
+        use_tensorboard=True,
+    )
     scores = re.findall(r"'eeve/Korean/bits_per_byte': '?([0-9.]+)", log)
     assert len(scores) == 2 * 2  # after step 2 and at the end, of either stage
+    for number, stage in enumerate(("stage1", "stage2")):
+        tracked = EventAccumulator(str(ground / "scored/runs" / stage)).Reload()
+        figures = {name for name in tracked.Tags()["scalars"] if name.startswith("train/eeve/Korean/")}
+        assert {name.removeprefix("train/eeve/Korean/") for name in figures} == {
+            "bits_per_byte",
+            "tokens_per_character",
+            "new_tokens/accuracy",
+            "new_tokens/first_subword_instead",
+            "new_tokens/share_of_predictions",
+        }
+        bits = [(each.step, each.value) for each in tracked.Scalars("train/eeve/Korean/bits_per_byte")]
+        expected = [float(score) for score in scores[2 * number : 2 * number + 2]]
+        assert [step for step, _ in bits] == [2, 3]
+        assert [value for _, value in bits] == pytest.approx(expected, rel=1e-4)
+        assert {each.value for each in tracked.Scalars("train/eeve/stage")} == {number + 1}
+        assert max(each.value for each in tracked.Scalars("train/eeve/step")) == 3 * (number + 1)
     alone = train(ground, eeve={"stages": [1, 2]}, output_dir="./unscored", max_steps=3)
     assert "bits_per_byte" not in alone
     scored, unscored = (load_file(ground / name / "model.safetensors") for name in ("scored", "unscored"))

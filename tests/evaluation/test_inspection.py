@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from eeve_axolotl import embeddings
+from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import evaluate, neighbours, row_norms
 from eeve_axolotl.evaluation.scoring import score
@@ -99,3 +101,42 @@ def test_a_model_that_is_not_there_is_told(tmp_path):
     (tmp_path / "ko.jsonl").write_text('{"text": "안녕"}')
     with pytest.raises(EEVEError, match="no model and tokenizer at"):
         evaluate(str(tmp_path / "missing"), EvaluationSettings(texts={"Korean": str(tmp_path / "ko.jsonl")}))
+
+
+def test_the_command_reads_in_bf16_if_asked(tmp_path, tokenizer):
+    model = tmp_path / "model"
+    tiny_llama(len(tokenizer)).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    (tmp_path / "ko.jsonl").write_text('{"text": "학교 지금 안녕"}\n' * 3)
+    bits = {}
+    for dtype in ("float32", "bfloat16"):
+        out = tmp_path / f"{dtype}.json"
+        arguments = [
+            "evaluate",
+            str(model),
+            "--text",
+            f"Korean={tmp_path / 'ko.jsonl'}",
+            "--output",
+            str(out),
+        ]
+        arguments += [
+            "--dtype",
+            dtype,
+            "--limit",
+            "2",
+            "--batch-size",
+            "1",
+            "--prompt",
+            "안녕",
+            "--prompt",
+            "학교",
+        ]
+        done = CliRunner().invoke(eeve, arguments)
+        assert done.exit_code == 0, done.output
+        found = json.loads(out.read_text())
+        assert len(found["samples"]) == 2 and found["texts"]["Korean"]["bytes"] == 2 * len(
+            "학교 지금 안녕".encode()
+        )
+        bits[dtype] = found["texts"]["Korean"]["bits_per_byte"]
+    assert bits["bfloat16"] != bits["float32"]
+    assert bits["bfloat16"] == pytest.approx(bits["float32"], rel=0.01)

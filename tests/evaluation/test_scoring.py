@@ -69,6 +69,20 @@ def test_held_out_text_is_read_up_to_a_limit(tmp_path):
     assert read_texts(path) == TEXTS and read_texts(path, limit=2) == TEXTS[:2]
 
 
+def test_held_out_text_may_be_compressed_parquet_or_a_directory(tmp_path):
+    import gzip
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:2]))
+    parquet.write_table(pa.table({"text": TEXTS[2:]}), tmp_path / "b.parquet")
+    assert read_texts(tmp_path / "a.jsonl.gz") == TEXTS[:2]
+    assert read_texts(tmp_path / "b.parquet") == TEXTS[2:]
+    assert read_texts(tmp_path) == TEXTS and read_texts(tmp_path, limit=1) == TEXTS[:1]
+
+
 @pytest.mark.parametrize("content, message", [
     (None, "does not exist"), ("", "is empty"), ("[1]\n", "line 1: not a JSON object"), ('{"text": ""}\n', "is empty"),
 ])  # fmt: skip

@@ -52,9 +52,9 @@ def test_the_papers_stage_five(monkeypatch):
     assert five.fits
 
 
-def test_a_stage_without_a_backward_pass_through_the_layers_costs_about_a_third():
+def test_a_stage_without_a_backward_pass_through_the_layers_costs_about_half():
     (two,), (one,) = (plan(SOLAR / f"stage{number}.yml", H100S) for number in (2, 1))
-    assert one.flops / two.flops == pytest.approx(2.8, rel=0.02)  # forward, backward, most of forward again
+    assert one.flops / two.flops == pytest.approx(2.07, rel=0.02)  # forward and backward, to no frozen weight
 
 
 def test_hours_and_cost_follow_from_flops():
@@ -65,7 +65,7 @@ def test_hours_and_cost_follow_from_flops():
 
 
 def test_the_papers_global_batch_on_any_number_of_gpus():
-    for count, accumulation in ((1, 32), (2, 16), (4, 8), (8, 4)):
+    for count, accumulation in ((1, 16), (2, 8), (4, 4), (8, 2)):
         options = Options(gpu=gpus.find("h100-80gb"), gpus=count, global_batch=256)
         (each,) = plan(SOLAR / "stage4.yml", options)
         assert each.training.accumulation == accumulation
@@ -130,8 +130,8 @@ def test_what_cannot_be_planned_says_what_to_change(recipe):
 
 def test_what_does_not_fit_names_the_key_that_helps(recipe):
     large = Options(gpu=gpus.find("a100-40gb"), gpus=1)
-    with pytest.raises(EEVEError, match=r"stage 5 .* needs .* GB of the 38.0 GB .*; set micro_batch_size: 4"):
-        check_fits(plan(SOLAR / "stage5.yml", large), large)
+    with pytest.raises(EEVEError, match=r"stage 4 .* needs .* GB of the 38.0 GB .*; set micro_batch_size: 4"):
+        check_fits(plan(SOLAR / "stage4.yml", large), large)
     with pytest.raises(EEVEError, match=r"set gradient_checkpointing: true"):
         check_fits(plan(recipe(sequence_len=30_000_000, micro_batch_size=1), large), large)
 
@@ -146,4 +146,4 @@ def test_the_command_prints_a_column_a_stage_and_fails_where_one_does_not_fit():
     assert "Assumed: 1 x h100-80gb" in result.output
     result = CliRunner().invoke(eeve, ["plan", *paths, "--gpu", "a100-40gb"])
     assert result.exit_code == 1
-    assert "set micro_batch_size" in result.output
+    assert "set gradient_checkpointing: true" in result.output

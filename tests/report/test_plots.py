@@ -14,6 +14,8 @@ def fonts(monkeypatch):
     """Matplotlib with its own fonts only; the function given sets those that the machine has."""
     from matplotlib import font_manager
 
+    monkeypatch.setattr(letters, "PACKAGE", "a_package_that_is_not_installed")
+
     own = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
 
@@ -56,6 +58,13 @@ def test_without_hangul_a_token_is_its_id(fonts):
     assert found.token("▁school", {}) == "▁school"
     assert found.token("▁학교", NEW) == "#32000"
     assert found.token("모름", NEW) == "?"
+
+
+def test_hangul_is_drawn_where_the_machine_has_no_font_for_it(fonts, monkeypatch):
+    monkeypatch.setattr(letters, "PACKAGE", "koreanize_matplotlib")
+    found = letters.letters()
+    assert found.families == ("DejaVu Sans", "NanumGothic")
+    assert found.token("▁학교", NEW) == "▁학교" and found.can_draw("뷁쀍힣")
 
 
 def test_a_font_with_hangul_is_found_whatever_its_name(fonts, tmp_path):

@@ -35,6 +35,15 @@ TRANSFORMERS = [
 ]
 AXOLOTL = ["muon", "adopt_adamw", "adamc", "sinkgd", "ao_adamw_fp8", "came_pytorch", "optimi_adamw"]
 ALL = [*TRANSFORMERS, *AXOLOTL]
+# Some of each kind under each way of sharding. bitsandbytes and Adafactor cannot step FSDP2's shards, and DeepSpeed
+# takes Muon for its own: eeve_axolotl/sharding.py and Axolotl refuse those. The benchmark runs all.
+SHARDED = {
+    "ddp": ["adafactor", "adamw_bnb_8bit", "lion_8bit", "muon", "schedule_free_adamw"],
+    "fsdp2": ["adamw_torch_fused", "adamw_torch_8bit", "muon", "sinkgd", "schedule_free_adamw"],
+    "zero1": ["adamw_bnb_8bit"],
+    "zero2": ["adafactor", "lion_8bit"],
+    "zero3": ["adamw_bnb_8bit", "adamw_torch_fused", "schedule_free_adamw"],
+}
 _NEEDS = {  # packages that neither Axolotl nor transformers brings
     "grokadamw": "grokadamw",
     "galore_adamw": "galore_torch",
@@ -85,6 +94,8 @@ def _build_as_axolotl(name, model, folder, lr, decay, mesh):
         kwargs["device_mesh"] = mesh
     if name == "muon" and mesh is not None:
         from axolotl.contribs.mit.muon.dist_muon import DistMuonOptimizerFactory as cls
+
+        del kwargs["eps"]  # it takes none, and by default Axolotl passes none
     elif name == "muon":
         from axolotl.contribs.mit.muon import MuonOptimizerFactory as cls
     elif name == "adopt_adamw":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rows import ways
+from tests.rows import optimizers, ways
 from tests.rows.helpers import BASE, EMBEDDING_STAGES, HIDDEN, VOCAB
 
 WAYS = [f"{way}/{stage}" for way in ("ddp", *ways.FSDP2, *ways.ZERO) for stage in EMBEDDING_STAGES]
@@ -62,6 +62,15 @@ class _Results:
 @pytest.mark.parametrize("case", WAYS + VARIANTS)
 def test_frozen_rows_are_bit_identical_in_two_processes(results, case):
     assert results[case]["frozen_rows_moved"] == 0
+
+
+@pytest.mark.parametrize(
+    "case", [f"{way} {name}" for way, each in optimizers.SHARDED.items() for name in each]
+)
+def test_frozen_rows_survive_other_optimizers_in_two_processes(results, case):
+    assert results[case]["frozen_rows_moved"] == 0
+    assert results[case]["trained_rows_moved"] >= VOCAB - BASE
+    assert not results[case]["fingerprint_changed"]
 
 
 @pytest.mark.parametrize("case", WAYS + VARIANTS)
@@ -122,3 +131,8 @@ def test_checkpoints_of_the_trainer_are_whole_and_keep_frozen_rows(results, case
             "trained_rows_moved": 2 * (VOCAB - BASE),
             "keys_as_plain": True,
         }
+
+
+@pytest.mark.parametrize("case", ["trainer ddp", "trainer zero3"])
+def test_a_resumed_run_of_the_trainer_ends_at_the_same_bits_in_two_processes(results, case):
+    assert results[case]["resumed_at_the_same_bits"]

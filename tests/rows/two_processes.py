@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from eeve_axolotl import rows
+from tests.rows import optimizers
 from tests.rows.helpers import (
     EMBEDDING_STAGES,
     VOCAB,
@@ -33,8 +34,9 @@ from tests.rows.helpers import (
     tiny_model,
     train,
 )
-from tests.rows.ways import FSDP2, gathered, shard, two_processes, zero_config, zero_step, zero_weights
+from tests.rows.ways import FSDP2, ZERO, gathered, shard, two_processes, zero_config, zero_step, zero_weights
 
+WIDE = {"hidden_size": 128}  # at which bitsandbytes keeps its state in 8 bits
 STEPS, ACCUMULATE, CLIP, LR, DECAY = 3, 2, 0.5, 1e-2, 0.1
 
 
@@ -43,6 +45,14 @@ def adamw(model, **options):
     # comparison with one process would measure that.
     options = {"lr": LR, "weight_decay": DECAY, "eps": 1e-4, "foreach": False, **options}
     return torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], **options)
+
+
+def build(optimizer: str | None, model, mesh=None):
+    """The optimiser of that name as Axolotl builds it, or the plain AdamW that is compared with one process."""
+    if optimizer is None:
+        return adamw(model)
+    with tempfile.TemporaryDirectory() as folder:
+        return optimizers.build(optimizer, model, folder, LR, DECAY, mesh)
 
 
 def micro_batches() -> list[torch.Tensor]:
@@ -88,8 +98,8 @@ class Case:
         }
 
 
-def ddp(stage: int) -> dict:
-    case = Case(stage)
+def ddp(stage: int, optimizer: str | None = None, **config) -> dict:
+    case = Case(stage, **config)
     frozen = case.freeze()
     reduced = []
 
@@ -100,7 +110,7 @@ def ddp(stage: int) -> dict:
 
     wrapped = torch.nn.parallel.DistributedDataParallel(case.model)
     wrapped.register_comm_hook(None, count)
-    optimizer = frozen.protect(adamw(case.model))
+    optimizer = frozen.protect(build(optimizer, case.model))
     first = frozen.fingerprint()
     train(wrapped, optimizer, micro_batches(), ACCUMULATE, CLIP)
     result = case.findings(snapshot(case.model), optimizer, first, frozen.fingerprint())
@@ -110,14 +120,21 @@ def ddp(stage: int) -> dict:
 
 
 def fsdp2(
-    stage: int, family="llama", config=None, dtype=torch.float32, checkpointing=False, **options
+    stage: int,
+    family="llama",
+    config=None,
+    dtype=torch.float32,
+    checkpointing=False,
+    optimizer: str | None = None,
+    **options,
 ) -> dict:
     case = Case(stage, family, dtype, **(config or {}))
     frozen = case.freeze()
     if checkpointing:
         case.model.gradient_checkpointing_enable({"use_reentrant": False})
     shard(case.model, **options)
-    optimizer = frozen.protect(adamw(case.model))
+    mesh = next(case.model.parameters()).device_mesh
+    optimizer = frozen.protect(build(optimizer, case.model, mesh))
     first = frozen.fingerprint()
     train(case.model, optimizer, micro_batches(), ACCUMULATE, CLIP)
     return case.findings(gathered(case.model), optimizer, first, frozen.fingerprint())
@@ -192,34 +209,35 @@ def wrong_bits_are_seen(wrap) -> bool:
 
 
 def trainer(out: str, deepspeed: dict | None = None) -> dict:
-    """The transformers Trainer itself, two processes, saving as it goes."""
+    """The transformers Trainer itself, two processes, saving as it goes; and once more from a checkpoint."""
     from safetensors.torch import load_file
     from transformers import Trainer, TrainingArguments
 
-    case = Case(3)
-    frozen = case.freeze()
+    def start(folder: str):
+        case = Case(3)
 
-    class RowsTrainer(rows.FrozenRowsMixin, Trainer):
-        frozen_rows = frozen
+        class RowsTrainer(rows.FrozenRowsMixin, Trainer):
+            frozen_rows = case.freeze()
 
-    options = {"deepspeed": deepspeed} if deepspeed else {}
-    arguments = TrainingArguments(
-        output_dir=out,
-        use_cpu=True,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=ACCUMULATE,
-        max_steps=STEPS,
-        learning_rate=LR,
-        weight_decay=DECAY,
-        max_grad_norm=CLIP,
-        save_steps=2,
-        logging_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        **options,
-    )
-    data = [{"input_ids": ids, "labels": ids} for ids in torch.cat(batches(STEPS * ACCUMULATE))]
-    run = RowsTrainer(model=case.model, args=arguments, train_dataset=data)
+        arguments = TrainingArguments(
+            output_dir=folder,
+            use_cpu=True,
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=ACCUMULATE,
+            max_steps=STEPS,
+            learning_rate=LR,
+            weight_decay=DECAY,
+            max_grad_norm=CLIP,
+            save_steps=2,
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            **({"deepspeed": deepspeed} if deepspeed else {}),
+        )
+        data = [{"input_ids": ids, "labels": ids} for ids in torch.cat(batches(STEPS * ACCUMULATE))]
+        return case, RowsTrainer(model=case.model, args=arguments, train_dataset=data)
+
+    case, run = start(out)
     run.train()
     optimizer_bytes = rows.optimizer_state_bytes(run.optimizer)
     dist.barrier()
@@ -232,11 +250,22 @@ def trainer(out: str, deepspeed: dict | None = None) -> dict:
             "trained_rows_moved": trained_moved,
             "keys_as_plain": sorted(saved) == sorted(case.before),
         }
+    _, again = start(os.path.join(out, "again"))
+    again.train(resume_from_checkpoint=os.path.join(out, "checkpoint-2"))
+    dist.barrier()
+    resumed = load_file(Path(out, "again", "checkpoint-3", "model.safetensors"))
+    result["resumed_at_the_same_bits"] = all(torch.equal(saved[name], resumed[name]) for name in saved)
     return result
 
 
 def zero(
-    stage: int, level: int, dtype="fp32", partition_at_load=False, accumulate: int | None = None
+    stage: int,
+    level: int,
+    dtype="fp32",
+    partition_at_load=False,
+    accumulate: int | None = None,
+    optimizer: str | None = None,
+    **sizes,
 ) -> dict:
     import deepspeed
 
@@ -245,7 +274,7 @@ def zero(
     accumulate = accumulate or (ACCUMULATE if level == 3 else 1)
 
     config = zero_config(level, accumulate, CLIP, bf16=dtype == "bf16")
-    case = Case(stage, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32)
+    case = Case(stage, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32, **sizes)
     model = case.model
     if partition_at_load:
         with deepspeed.zero.Init(config_dict_or_path=config):
@@ -254,7 +283,7 @@ def zero(
             if dist.get_rank() == 0:
                 model.load_state_dict(case.before)
     frozen = case.freeze(model)
-    optimizer = adamw(model)
+    optimizer = build(optimizer, model)
     engine, wrapped, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     first = frozen.fingerprint()
     for ids in micro_batches():
@@ -271,6 +300,10 @@ def ddp_and_fsdp2(scratch: str) -> dict:
     for stage in EMBEDDING_STAGES:
         for way, options in FSDP2.items():
             results[f"{way}/{stage}"] = fsdp2(stage, **options)
+    for name in optimizers.SHARDED["ddp"]:
+        results[f"ddp {name}"] = ddp(3, optimizer=name, **WIDE)
+    for name in optimizers.SHARDED["fsdp2"]:
+        results[f"fsdp2 {name}"] = fsdp2(3, optimizer=name, config=WIDE)
     results["fsdp2+own_groups/3"] = fsdp2(3, own_groups=True)
     results["fsdp2+bf16/3"] = fsdp2(3, dtype=torch.bfloat16)
     results["fsdp2+uneven/3"] = fsdp2(3, config={"vocab_size": VOCAB + 1})
@@ -293,6 +326,9 @@ def deepspeed(scratch: str) -> dict:
             results[f"zero{level}/{stage}"] = zero(stage, level)
         results[f"zero{level}+bf16/3"] = zero(3, level, dtype="bf16")
         results[f"zero{level}+accumulation/3"] = zero(3, level, accumulate=ACCUMULATE)
+    for way, level in ZERO.items():
+        for name in optimizers.SHARDED[way]:
+            results[f"{way} {name}"] = zero(3, level, optimizer=name, **WIDE)
     results["zero3+partitioned_at_load/3"] = zero(3, 3, partition_at_load=True)
     results["trainer zero3"] = trainer(
         os.path.join(scratch, "zero3"),
@@ -310,7 +346,8 @@ def deepspeed(scratch: str) -> dict:
 
 def main(kind: str, out: str) -> None:
     run = {"ddp_and_fsdp2": ddp_and_fsdp2, "deepspeed": deepspeed}[kind]
-    with two_processes(kind == "deepspeed"):
+    # Some optimisers compile their step, for ten seconds each; eagerly they do the same arithmetic.
+    with two_processes(kind == "deepspeed"), torch.compiler.set_stance("force_eager"):
         results = run(os.path.join(os.path.dirname(out), kind))
         if dist.get_rank() == 0:
             Path(out).write_text(json.dumps(results, indent=1))

@@ -70,7 +70,7 @@ def shard(model, offload=False, reshard=True, own_groups=False, **options):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
-    options["mesh"] = init_device_mesh("cpu", (dist.get_world_size(),))
+    options["mesh"] = init_device_mesh("cpu", (dist.get_world_size(),), mesh_dim_names=("dp_shard",))
     options["reshard_after_forward"] = reshard
     options["offload_policy"] = CPUOffloadPolicy(pin_memory=False) if offload else OffloadPolicy()
     parts = list(getattr(model, "base_model", model).get_decoder().layers)

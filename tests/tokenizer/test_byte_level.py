@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
@@ -227,25 +228,31 @@ def test_tekken_is_read_as_mistral_reads_it(korean):
         assert ours(text, add_special_tokens=False)["input_ids"] == theirs.encode(text, bos=False, eos=False)
 
 
-@pytest.mark.parametrize("method", ["eeve", "continued"])
-def test_tekken_is_extended(method, korean, tmp_path):
+@pytest.mark.parametrize("method, script", [("eeve", "Hangul"), ("continued", "Hangul"), ("eeve", "Greek")])
+def test_tekken_is_extended(method, script, korean, tmp_path):
     """It has 131,072 tokens and much Korean already."""
-    file = write(tmp_path / "texts.jsonl", korean[200:])
+    seen, unseen, other = (
+        (korean[200:], korean[:200], greek()) if script == "Hangul" else (greek(), greek(1), korean)
+    )
+    file = write(tmp_path / "texts.jsonl", seen)
     manifest = build(
         TokenizerSettings(
             base=f"mistral_common:{TEKKEN.name}",
             output=str(tmp_path / "extended"),
             corpus=[Source(path=str(file))],
+            script=script,
             method=method,
             new_tokens=1000,
             intermediate_vocab_size=5000,
             min_count=5,
         )
     )
-    assert manifest["unreachable"] == 0
+    assert manifest["unreachable"] == 0 and manifest["sentencepiece"] is False
     characters = map(chr, code_points(manifest["also_changed"]))
     assert {unicodedata.category(character) for character in characters} <= {"Cn"}
     before, after = bases.load(str(TEKKEN)), AutoTokenizer.from_pretrained(tmp_path / "extended")
-    assert after(ENGLISH)["input_ids"] == before(ENGLISH)["input_ids"]
-    old, new = (sum(len(ids) for ids in each(korean[:200])["input_ids"]) for each in (before, after))
+    for text in (ENGLISH, "\n".join(other[:20])):
+        letters = regex.sub(rf"\p{{Script={script}}}", "", text)
+        assert after(letters)["input_ids"] == before(letters)["input_ids"]
+    old, new = (sum(len(ids) for ids in each(unseen)["input_ids"]) for each in (before, after))
     assert old > 1.1 * new

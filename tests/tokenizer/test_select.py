@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -95,6 +96,28 @@ def test_english_is_as_before(built, texts, base_tokenizer):
         tokenizer.encode_batch(english), base_tokenizer.backend_tokenizer.encode_batch(english), strict=True
     ):
         assert ours.ids == base.ids
+
+
+SNIPPETS = st.sampled_from(
+    ["한국어", "안녕하세요", " 은", "다.", "뷁", "ᄒ", "\u1112\u1161\u11ab", "  ", "\n", "\t", "▁", "▁▁", "<0x41>", "<s>",
+     "</s>", " the", "漢字", "🙂", "\u200d", "\u0301", "\0", "é"]
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer(built) -> Tokenizer:
+    return Tokenizer.from_file(str(built / "one" / "tokenizer.json"))
+
+
+@settings(max_examples=3000, deadline=None)
+@given(text=st.lists(SNIPPETS | st.text(max_size=5), max_size=12).map("".join))
+def test_random_unicode_decodes_as_with_the_base(tokenizer, base_tokenizer, text):
+    base = base_tokenizer.backend_tokenizer
+    old, new = (each.encode(text, add_special_tokens=False).ids for each in (base, tokenizer))
+    for skip in (True, False):
+        assert tokenizer.decode(new, skip_special_tokens=skip) == base.decode(old, skip_special_tokens=skip)
+    if not regex.search(r"\p{Script=Hangul}", text):
+        assert new == old
 
 
 def test_candidates_say_what_became_of_each(built, manifest, texts):

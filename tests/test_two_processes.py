@@ -1,0 +1,70 @@
+"""Several stages in one run over two processes (DDP on the CPU, gloo) give what one process gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import two_processes
+from tests.conftest import ROOT
+from tests.rows.helpers import BASE, tiny_model
+
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory) -> tuple[Path, Path]:
+    """What two processes left, and what one with batches of the same sequences did."""
+    two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
+    # As `accelerate launch --cpu` sets it; without, each would train alone.
+    on_cpus = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(Path(two_processes.__file__)), str(two)],
+        env={**os.environ, **on_cpus, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    two_processes.train(one, batch=4)
+    return two, one
+
+
+def places(directory: Path) -> list[Path]:
+    *before, _ = two_processes.STAGES
+    return [*(directory / f"stage{stage}" for stage in before), directory]
+
+
+def test_two_processes_give_the_weights_of_one(directories):
+    for two, one in zip(*map(places, directories), strict=True):
+        ours, theirs = (load_file(place / "model.safetensors") for place in (two, one))
+        assert ours.keys() == theirs.keys()
+        for name, weight in ours.items():
+            torch.testing.assert_close(weight, theirs[name], rtol=0, atol=2e-5)
+
+
+def test_frozen_rows_are_the_same_bits_after_every_stage(directories):
+    before = {name: weight.clone() for name, weight in tiny_model().state_dict().items()}
+    for place, (table_start, head_start) in zip(
+        places(directories[0]), ((BASE, None), (None, BASE), (BASE, 0)), strict=True
+    ):
+        after = load_file(place / "model.safetensors")
+        for name, start in ((TABLE, table_start), (HEAD, head_start)):
+            assert torch.equal(before[name][:start], after[name][:start])
+            assert start is None or not torch.equal(before[name][start:], after[name][start:])
+        before = after
+
+
+def test_every_stage_leaves_one_record_and_its_loss(directories):
+    for place, stage in zip(places(directories[0]), two_processes.STAGES, strict=True):
+        record = json.loads((place / "eeve_stage.json").read_text())
+        history = json.loads((place / "eeve_history.json").read_text())
+        assert (record["stage"], record["steps"], record["moved"]) == (str(stage), two_processes.STEPS, {})
+        assert history["tokens_per_step"] == 2 * 2 * two_processes.LENGTH
+        assert len(history["steps"]) == two_processes.STEPS
