@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eeve_axolotl.planner import measured
 from eeve_axolotl.planner.memory import STATE_BYTES
 from eeve_axolotl.planner.plan import RESERVED, Options, StagePlan
 
@@ -65,6 +66,9 @@ def assumptions(plans: list[StagePlan], options: Options) -> str:
         "Every position attends as if a sequence were one document; activations are those of flash-attention. "
         "The peak is not the sum: logits and a layer made anew do not meet.",
         "Loading, saving, evaluation and traffic between GPUs take time that is not in it.",
+        measured.plan_against(
+            measured.read(), options.gpu, options.utilisation, [each.stage.name for each in plans]
+        ),
     ]
     strange = sorted({each.training.optimizer for each in plans} - set(STATE_BYTES))
     if strange:
