@@ -135,6 +135,5 @@ def test_checkpoints_of_the_trainer_are_whole_and_keep_frozen_rows(results, case
         }
 
 
-@pytest.mark.parametrize("case", ["trainer ddp", "trainer zero3"])
-def test_a_resumed_run_of_the_trainer_ends_at_the_same_bits_in_two_processes(results, case):
-    assert results[case]["resumed_at_the_same_bits"]
+def test_a_resumed_run_of_the_trainer_ends_at_the_same_bits_in_two_processes(results):
+    assert results["trainer ddp"]["resumed_at_the_same_bits"]
