@@ -135,5 +135,6 @@ def test_checkpoints_of_the_trainer_are_whole_and_keep_frozen_rows(results, case
         }
 
 
-def test_a_resumed_run_of_the_trainer_ends_at_the_same_bits_in_two_processes(results):
-    assert results["trainer ddp"]["resumed_at_the_same_bits"]
+@pytest.mark.parametrize("case", ["trainer ddp", "trainer zero3"])
+def test_a_resumed_run_of_the_trainer_ends_at_the_same_bits_in_two_processes(results, case):
+    assert results[case]["resumed_at_the_same_bits"]
