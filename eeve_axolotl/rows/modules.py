@@ -70,7 +70,8 @@ class _Rows(nn.Module):
 
     def whole(self, name: str = "weight") -> torch.Tensor | None:
         """The matrix (or bias) as it is to be read now, carrying no gradient."""
-        whole = self._parameters.get(name)
+        # Indexed, not `get`: DeepSpeed ZeRO-3 gathers what is read past its module's forward when it is indexed.
+        whole = self._parameters[name] if name in self._parameters else None
         if whole is not None:
             _overlay(whole, self._parameters[ROWS[name]], *self._rows_range)
         return whole

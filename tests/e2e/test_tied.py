@@ -68,7 +68,7 @@ def test_untied_a_tied_model_runs_a_stage_that_needs_two_matrices(directory):
     keys = {"eeve": {"stage": 1, "untie": True}, "resize_token_embeddings_to_32x": True}
     before, after, record = train(directory, 1, "./base", **keys)
     assert record["input_embeddings"]["rows"] == BASE + 32
-    assert record["input_embeddings"]["rows_trained"] == 2
+    assert record["input_embeddings"]["rows_trained"] == record["vocab_size"] - BASE < 32
     assert record["untied"] is True and record["tied"] is False and not record["moved"]
     assert after.config.tie_word_embeddings is False
     weights = after.state_dict()
