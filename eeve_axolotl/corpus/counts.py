@@ -135,7 +135,7 @@ class Counts:
         memory: bytes of blocks that may stay in memory between two reads.
     """
 
-    def __init__(self, files: Sequence[str | Path], memory: int = 256 * 2**20):
+    def __init__(self, files: Sequence[str | Path], memory: int):
         self.files = [str(file) for file in files]
         self._memory, self._held, self._kept = memory, 0, OrderedDict()
         self._places: list[tuple[int, int, int]] = []  # file, row group, first document

@@ -207,6 +207,9 @@ class ExecutorSettings(Settings):
     workers: int = Field(default=1, ge=1)
     """Tasks that run at the same time. The result does not depend on it."""
 
+    memory_mb: int = Field(default=256, ge=1)
+    """Memory for counts that the choice keeps between its passes; it reads again what does not fit."""
+
     options: dict[str, Any] = Field(default={})
     """Further arguments of datatrove's executor, e.g. partition and time for Slurm."""
 

@@ -471,7 +471,7 @@ class Choose(Step):
     def work(self, rank: int) -> None:
         """Write each piece's choice, the table of new tokens, and what was spent where."""
         plan, settings = self.plan, self.plan.settings
-        counts = Counts(plan.files("counts"))
+        counts = Counts(plan.files("counts"), settings.executor.memory_mb * 2**20)
         counter = plan.counter()
         cost = counts.tokens if settings.budget.tokens else counts.bytes
         held = {name: (counts.group == number) & ~counts.held_out for number, name in enumerate(settings.mix)}

@@ -68,7 +68,7 @@ def test_new_tokens_of_a_byte_level_tokenizer_are_spelled_as_people_read_them(te
 
 
 def test_blocks_together_are_the_whole_corpus(file, texts):
-    counts = Counts([file, file])
+    counts = Counts([file, file], memory=2**20)
     blocks = list(counts.blocks())
     assert len(counts) == 2 * len(texts) and sum(map(len, blocks)) == len(counts)
     assert [block.start for block in blocks][:3] == [0, BLOCK, len(texts)]
@@ -76,7 +76,7 @@ def test_blocks_together_are_the_whole_corpus(file, texts):
 
 
 def test_totals_are_sums_over_the_chosen_documents(file, counter):
-    counts = Counts([file])
+    counts = Counts([file], memory=2**20)
     chosen = np.zeros(len(counts), bool)
     chosen[[3, BLOCK + 5]] = True
     table = pq.read_table(file).to_pylist()
@@ -96,7 +96,7 @@ def test_blocks_beyond_the_memory_are_read_again_not_kept(file):
 def test_a_broken_file_of_counts_is_named(tmp_path):
     (tmp_path / "00000.parquet").write_bytes(b"PAR1 half a file")
     with pytest.raises(EEVEError, match=r"00000\.parquet is not a finished file of counts"):
-        Counts([tmp_path / "00000.parquet"])
+        Counts([tmp_path / "00000.parquet"], memory=2**20)
 
 
 def test_nothing_stands_under_the_files_name_until_it_is_whole(counter, tmp_path):
