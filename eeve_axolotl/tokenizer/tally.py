@@ -64,8 +64,13 @@ class Tally:
 
     def add(self, text: str) -> int:
         """Count a document's words; returns how many bytes its text has."""
+        encoded = text.encode("utf-8", "surrogatepass")
         if self.segmentation.exactly_spans:
-            raw = "\n".join(self.segmentation.pieces(text)).encode("utf-8", "surrogatepass")
+            pieces = self.segmentation.pieces(text)
+            if len(pieces) == 1 and pieces[0].endswith(text):  # nearly always, and a copy less
+                raw = pieces[0][: len(pieces[0]) - len(text)].encode() + encoded
+            else:
+                raw = "\n".join(pieces).encode("utf-8", "surrogatepass")
         else:
             raw = _SEPARATOR.join(
                 word.encode("utf-8", "surrogatepass") for word in self.segmentation.words(text)
@@ -75,7 +80,7 @@ class Tally:
             self._size += len(raw)
             if self._size >= _BATCH:
                 self._hand_over()
-        return len(text.encode("utf-8", "surrogatepass"))
+        return len(encoded)
 
     def _hand_over(self) -> None:
         """Give the batch to the thread, when that is done with the one before."""
@@ -138,7 +143,10 @@ class Tally:
         if self.words == 0:
             return
         entries = np.flatnonzero(self._table[:, _COUNT])
-        _sort(self._table, self._arena, entries)
+        keys = _keys(self._table, self._arena, entries, 0)
+        order = np.argsort(keys)
+        entries = entries[order]
+        _sort_equal(self._table, self._arena, entries, keys[order])
         most = len(_MARK) * (_SHORT * len(entries) + self._used)
         text, ends = np.empty(most, dtype=np.uint8), np.zeros(len(entries) + 1, dtype=np.int64)
         _spell(self._table, self._arena, entries, text, ends)
@@ -309,35 +317,41 @@ def _place(table, entry):
 
 
 @njit(nogil=True, cache=True)
-def _sort(table, arena, entries):
-    """Sort `entries` by their words' bytes, eight at a time."""
-    todo = [(0, len(entries), 0)]
+def _keys(table, arena, entries, depth):
+    """Eight bytes of each word, from byte `depth` on, as numbers that sort as they do."""
+    keys = np.empty(len(entries), dtype=np.int64)
+    for n, entry in enumerate(entries):
+        place = _place(table, entry)
+        key = np.int64(0)
+        if place < 0:
+            eight = table[entry, _KEY if depth == 0 else _REST]
+            for k in range(8):
+                key = key << 8 | (eight >> 8 * k & 0xFF)
+        else:
+            size = _long_size(arena, place)
+            for k in range(depth, depth + 8):
+                key = key << 8 | (np.int64(arena[place + _HEADER + k]) if k < size else 0)
+            if size <= depth:  # equal to the end, as only words with zero bytes are
+                key = size
+        keys[n] = key ^ _LOWEST  # without a sign
+    return keys
+
+
+@njit(nogil=True, cache=True)
+def _sort_equal(table, arena, entries, keys):
+    """Sort those of `entries`, sorted by their first bytes (`keys`), that have these in common."""
+    todo = [(np.int64(0), np.int64(8), keys)]
     while todo:
-        begin, end, depth = todo.pop()
-        keys = np.empty(end - begin, dtype=np.int64)
-        for n in range(begin, end):
-            entry = entries[n]
-            place = _place(table, entry)
-            key = np.int64(0)
-            if place < 0:
-                bytes_ = table[entry, _KEY if depth == 0 else _REST]
-                for k in range(8):
-                    key = key << 8 | (bytes_ >> 8 * k & 0xFF)
-            else:
-                size = _long_size(arena, place)
-                for k in range(depth, depth + 8):
-                    key = key << 8 | (np.int64(arena[place + _HEADER + k]) if k < size else 0)
-                if size <= depth:  # equal to the end, as only words with zero bytes are
-                    key = size
-            keys[n - begin] = key ^ _LOWEST  # as numbers without a sign
-        order = np.argsort(keys)
-        entries[begin:end] = entries[begin:end][order]
-        keys = keys[order]
+        begin, depth, keys = todo.pop()
         first = 0
         for n in range(1, len(keys) + 1):
             if n == len(keys) or keys[n] != keys[first]:
                 if n - first > 1:
-                    todo.append((begin + first, begin + n, depth + 8))
+                    some = entries[begin + first : begin + n]
+                    more = _keys(table, arena, some, depth)
+                    order = np.argsort(more)
+                    some[:] = some[order]
+                    todo.append((begin + first, depth + 8, more[order]))
                 first = n
 
 
