@@ -76,7 +76,10 @@ def test_a_dataset_gives_the_same_corpus_as_its_files(dataset, tokenizer_directo
     [
         ({"split": "valid"}, "cannot be read .*valid.*correct path, name or split"),
         ({"name": "kor_Hani"}, "cannot be read .*kor_Hani.*correct path, name or split"),
-        ({"columns": ["body"]}, "kor_Hang:train:0, line 1: no column 'body'; there are 'text'.*set `columns`"),
+        (
+            {"columns": ["body"]},
+            "kor_Hang:train:0, line 1: no column 'body'; there are 'text'.*set `columns`",
+        ),
     ],
 )
 def test_what_a_dataset_lacks_is_named(dataset, keys, message):
