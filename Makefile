@@ -10,7 +10,7 @@ DEEPSPEED ?= 'deepspeed>=0.18.9,<0.19'
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-greek test lint clean
 
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,12 +22,16 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 # glibc gives the large buffers of every step back to the system; kept, a step on a CPU takes half the time.
-demo: export MALLOC_MMAP_MAX_ = 0
-demo: export MALLOC_TRIM_THRESHOLD_ = 100000000000
-demo: export CUDA_VISIBLE_DEVICES =
+demo demo-greek: export MALLOC_MMAP_MAX_ = 0
+demo demo-greek: export MALLOC_TRIM_THRESHOLD_ = 100000000000
+demo demo-greek: export CUDA_VISIBLE_DEVICES =
 demo: $(VENV)/ready  ## all seven stages through `axolotl train`, on a CPU
 	$(BIN)/python examples/demo/prepare.py
 	$(BIN)/axolotl eeve run examples/demo/pipeline.yml
+
+demo-greek: $(VENV)/ready  ## the same for another language and another family: Greek, byte-level, tied embeddings
+	$(BIN)/python examples/demo/prepare.py --greek
+	$(BIN)/axolotl eeve run examples/demo/greek/pipeline.yml
 
 test: $(VENV)/ready  ## every test; those that need ../shared/corpora skip where it is absent
 	$(BIN)/python -m pytest

@@ -15,7 +15,7 @@ from eeve_axolotl.stages import Layers, Rows, Stage
 
 TRAINER = "eeve_axolotl.trainer.EEVETrainer"
 
-_LIGER_LOSS = "liger_fused_linear_cross_entropy"
+LIGER_LOSS = "liger_fused_linear_cross_entropy"
 
 # Keys with which a config would itself decide what trains, or change rows behind the stage's back.
 _OTHERS_WHO_DECIDE = {
@@ -53,9 +53,9 @@ def check_config(cfg: Mapping, stage: Stage) -> None:
 
 def _check_loss(cfg: Mapping, stage: Stage) -> None:
     # Liger 0.8.1 makes the gradient of the head only where its input needs one, and no layer below trains here.
-    if cfg.get(_LIGER_LOSS) and not stage.backward_through_layers:
+    if cfg.get(LIGER_LOSS) and not stage.backward_through_layers:
         raise EEVEError(
-            f"`{_LIGER_LOSS}` gives the output embeddings no gradient in stage {stage.name}, where nothing below them "
+            f"`{LIGER_LOSS}` gives the output embeddings no gradient in stage {stage.name}, where nothing below them "
             "trains, so nothing would be learned; remove it"
         )
 
@@ -66,9 +66,9 @@ def check_head(cfg: Mapping, model) -> None:
     Liger's fused loss reads the head's matrix alone (Phi-2's head has a bias).
     """
     head = model.get_output_embeddings()
-    if cfg.get(_LIGER_LOSS) and getattr(head, "bias", None) is not None:
+    if cfg.get(LIGER_LOSS) and getattr(head, "bias", None) is not None:
         raise EEVEError(
-            f"`{_LIGER_LOSS}` would leave out the bias of {type(model).__name__}'s head; remove it"
+            f"`{LIGER_LOSS}` would leave out the bias of {type(model).__name__}'s head; remove it"
         )
 
 

@@ -48,6 +48,7 @@ def problems(cfg: Mapping) -> list[str]:
     note(lambda: batch.implied_accumulation(cfg, settings.global_batch_size))
     note(lambda: checks.check_inputs(cfg))
     note(lambda: _check_tokenizer(cfg, settings.base_vocab_size))
+    note(lambda: _check_head(cfg))
     if _will_train_here():
         note(lambda: checks.check_attention(cfg))
     return found or _axolotls(cfg)
@@ -114,6 +115,18 @@ def _check_tokenizer(cfg: Mapping, explicit: int | None) -> None:
         manifest=vocabulary.manifest_base_size(directory),
         mark=content.get(vocabulary.MARK),
     )
+
+
+def _check_head(cfg: Mapping) -> None:
+    """The loss against the head that the base model's config describes."""
+    base = cfg.get("base_model") or ""
+    if not (cfg.get(checks.LIGER_LOSS) and (Path(base) / "config.json").is_file()):
+        return
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        checks.check_head(cfg, AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base)))
 
 
 def _will_train_here() -> bool:

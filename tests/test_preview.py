@@ -97,3 +97,18 @@ def test_a_recipe_without_the_guard_is_noted_and_may_run(recipe):
     code, said = check(recipe(trainer_cls=None))
     assert code == 0, said
     assert "Note: without `trainer_cls" in said
+
+
+def test_a_loss_that_would_leave_out_the_heads_bias_is_told_before_a_model_is_loaded(recipe, tmp_path):
+    from transformers import PhiConfig
+
+    path = recipe(liger_fused_linear_cross_entropy=True)
+    PhiConfig(vocab_size=32000, hidden_size=32, num_hidden_layers=1, num_attention_heads=2).save_pretrained(
+        "base"
+    )
+    code, said = check(path)
+    assert code == 1
+    assert "would leave out the bias of PhiForCausalLM's head" in said
+    code, said = check(recipe(eeve={"stage": 2}, liger_fused_linear_cross_entropy=True))
+    assert code == 1
+    assert "gives the output embeddings no gradient in stage 2" in said

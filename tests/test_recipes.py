@@ -74,8 +74,22 @@ def same_backward(one, other):
 
 
 # What another base's file may say otherwise than SOLAR's of the same name.
-OF_THE_BASE = ("base_model", "base", "untie", "global_batch_size", "sequence_len", "micro_batch_size", "learning_rate")
-OF_THE_BASE += ("plugins", "- axolotl.integrations.liger", "liger_fused_linear_cross_entropy", "new_tokens", "save_stages")
+OF_THE_BASE = (
+    "base_model",
+    "base",
+    "untie",
+    "global_batch_size",
+    "sequence_len",
+    "micro_batch_size",
+    "learning_rate",
+)
+OF_THE_BASE += (
+    "plugins",
+    "- axolotl.integrations.liger",
+    "liger_fused_linear_cross_entropy",
+    "new_tokens",
+    "save_stages",
+)
 
 
 def lines_of(text: str) -> list[str]:
@@ -116,8 +130,8 @@ def test_a_global_batch_is_the_same_on_any_number_of_gpus(model):
         batch, micro = recipe["eeve"]["global_batch_size"], recipe["micro_batch_size"]
         assert batch == MODELS[model][2]
         assert "gradient_accumulation_steps" not in recipe
-        for gpus in (1, 2, 4, 8):
-            assert accumulation_steps(batch, micro, gpus) * micro * gpus == batch
+        for count in (1, 2, 4, 8):
+            assert accumulation_steps(batch, micro, count) * micro * count == batch
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -219,11 +233,19 @@ def test_a_recipe_passes_axolotls_own_validation_with_the_plugin(number, model, 
     assert checked.eeve.stage == number
     wanted = ["embed_tokens", "lm_head"] if number == 6 else None
     assert checked.lora_modules_to_save == wanted
-    assert checked.gradient_accumulation_steps * checked.micro_batch_size == MODELS[model][2]  # one process here
+    assert (
+        checked.gradient_accumulation_steps * checked.micro_batch_size == MODELS[model][2]
+    )  # one process here
 
 
-@pytest.mark.parametrize("path", [*EXAMPLES.glob("**/stages1to5.yml"), *FSDP2.glob("*.yml"), *EXAMPLES.glob("demo/**/stage?.yml")],
-    ids=lambda path: str(path.relative_to(EXAMPLES)))  # fmt: skip
+OTHER_RECIPES = [
+    *EXAMPLES.glob("**/stages1to5.yml"),
+    *FSDP2.glob("*.yml"),
+    *EXAMPLES.glob("demo/**/stage?.yml"),
+]
+
+
+@pytest.mark.parametrize("path", OTHER_RECIPES, ids=lambda path: str(path.relative_to(EXAMPLES)))
 def test_every_other_recipe_passes_axolotls_own_validation_too(path, tmp_path, monkeypatch):
     recipe = read(path)
     models = {MODELS[model][0]: model for model in MODELS}
@@ -244,7 +266,9 @@ def test_deepspeeds_files_pass_too_and_shard_what_the_plan_says(way, number, tmp
 def test_the_run_of_five_stages_is_stage_five_but_for_its_beginning_and_its_schedule(model):
     five, schedule = read(EXAMPLES / model / "stage5.yml"), read(EXAMPLES / model / "stages1to5.yml")
     of_stages_two_and_four = {"plugins", "liger_fused_linear_cross_entropy", "micro_batch_size"}
-    assert {key for key in {*five, *schedule} if five.get(key) != schedule.get(key)} - of_stages_two_and_four == {
+    assert {
+        key for key in {*five, *schedule} if five.get(key) != schedule.get(key)
+    } - of_stages_two_and_four == {
         "base_model",
         "eeve",
     }

@@ -40,7 +40,9 @@ found = {}
 for stage, expected in plain.items():
     fused = gradients(stage)
     found[stage] = {
-        "difference": max((one - other).abs().max().item() for one, other in zip(fused, expected, strict=True)),
+        "difference": max(
+            (one - other).abs().max().item() for one, other in zip(fused, expected, strict=True)
+        ),
         "largest": max(each.abs().max().item() for each in fused),
     }
 print(json.dumps(found))

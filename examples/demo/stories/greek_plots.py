@@ -262,7 +262,9 @@ SLOTS = {
 
 def plot(text: str) -> list[list[tuple[str]]]:
     """Steps from lines: one a step, its choices parted by " | ", with "-" for a step that may be left out."""
-    return [[("" if each == "-" else each,) for each in line.split(" | ")] for line in text.strip().splitlines()]
+    return [
+        [("" if each == "-" else each,) for each in line.split(" | ")] for line in text.strip().splitlines()
+    ]
 
 
 OPENINGS = words(
