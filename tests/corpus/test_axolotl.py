@@ -47,8 +47,10 @@ def prepared(directory: Path, model: Path, tokenizer: Path, **keys):
         **keys,
     }
     (directory / "recipe.yml").write_text(yaml.safe_dump(recipe))
-    cfg = load_cfg(str(directory / "recipe.yml"))
-    close_debug_log()  # which load_cfg put in place of stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AXOLOTL_TEE_STDOUT", "0")  # taking its tee off again can lock Axolotl 0.19 up
+        cfg = load_cfg(str(directory / "recipe.yml"))
+    close_debug_log()
     return prepare_datasets(cfg, load_tokenizer(cfg))[:2]
 
 
