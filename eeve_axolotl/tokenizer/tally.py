@@ -370,8 +370,9 @@ def _spell(table, arena, entries, text, ends):
                 if byte == 0:
                     break
             if byte == _SPACE:
-                text[at : at + len(_MARK)] = _MARK
-                at += len(_MARK)
+                for mark in _MARK:
+                    text[at] = mark
+                    at += 1
             else:
                 text[at] = byte
                 at += 1
