@@ -44,6 +44,8 @@ BASE_TOKENS, NEW_TOKENS = 3_000, 1_000
 # Of each language: text to choose from, text to measure on, and text for the base model.
 MEGABYTES = {"ko": (0.8, 0.8, 0.1), "en": (0.27, 0.2, 3.0)}
 LENGTH, BATCH = 256, 8
+# Whatever computes with torch is a process of its own: threads that this one had started would be missing in its forks.
+FORK = multiprocessing.get_context("fork")
 STAGES = [3, 5, {"input_embeddings": "all", "output_embeddings": "all", "internal_layers": "full"}]
 RECIPE = {
     "dataset_num_proc": 1,
@@ -178,6 +180,19 @@ def extend_tokenizer() -> None:
 
 def train_base(steps: int) -> None:
     """A random model of SOLAR's shape, scaled down, trained on the base's text."""
+    child = FORK.Process(target=_write_random_model)
+    child.start()
+    child.join()
+    train(
+        "base",
+        base_model="./random",
+        tokenizer_config="./base_tokenizer",
+        datasets=[{"path": "./text/base.jsonl", "type": "completion"}],
+        max_steps=steps,
+    )
+
+
+def _write_random_model() -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -195,13 +210,6 @@ def train_base(steps: int) -> None:
         eos_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained("random")
-    train(
-        "base",
-        base_model="./random",
-        tokenizer_config="./base_tokenizer",
-        datasets=[{"path": "./text/base.jsonl", "type": "completion"}],
-        max_steps=steps,
-    )
 
 
 def train(output: str, **keys) -> None:
@@ -211,7 +219,7 @@ def train(output: str, **keys) -> None:
     Path(f"{output}.yml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     import axolotl.cli.train  # noqa: F401  what the child needs
 
-    child = multiprocessing.get_context("fork").Process(target=_axolotl, args=(output,))
+    child = FORK.Process(target=_axolotl, args=(output,))
     child.start()
     child.join()
     if child.exitcode:
@@ -254,12 +262,12 @@ def arm(seed: int, rule: str, steps: int) -> dict:
     table = pq.read_table(f"{name}/corpus/tokens.parquet")
     rare = rarest(table["in_corpus"].to_numpy())
     first = table["id"][0].as_py()
-    scores = bits(f"{name}/model", read("held_out_ko"), frozenset(first + int(token) for token in rare))
-    return {
-        "rare_seen": int(table["chosen"].to_numpy()[rare].sum()),
-        **scores,
-        "english": bits(f"{name}/model", read("held_out_en"))["all"],
-    }
+    wanted = frozenset(first + int(token) for token in rare)
+    with FORK.Pool(1) as apart:
+        korean = apart.apply(bits, (f"{name}/model", read("held_out_ko"), wanted))
+        english = apart.apply(bits, (f"{name}/model", read("held_out_en")))
+    seen = int(table["chosen"].to_numpy()[rare].sum())
+    return {"rare_seen": seen, **korean, "english": english["all"]}
 
 
 def choose(seed: int, rule: str, output: str) -> None:
