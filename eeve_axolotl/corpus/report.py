@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -24,9 +26,12 @@ from eeve_axolotl.files import sha256
 from eeve_axolotl.schedule import steps_for
 from eeve_axolotl.settings import explain, read_mapping
 
+# `datasets` caches a directory under its last name and a hash of this head, and of nothing else: without the
+# description, every corpus in a directory of one name would be read as the first one was.
 CARD = """---
 configs:
 - config_name: default
+  description: {identity}
   data_files:
   - split: train
     path: train/*.parquet
@@ -47,8 +52,10 @@ def publish(plan: Plan) -> None:
     manifest = _manifest(plan, staging, choice, tallies)
     write_json(staging / MANIFEST, manifest)
     _plots(staging, tokens, choice)
+    identity = hashlib.sha256(json.dumps(manifest["shards"], sort_keys=True).encode()).hexdigest()
+    card = CARD.format(identity=identity)
     # Under this name, and with this head, `datasets` (and so Axolotl) knows which files are which split.
-    (staging / "README.md").write_text(CARD + _markdown(plan, manifest, tokens, tallies), encoding="utf-8")
+    (staging / "README.md").write_text(card + _markdown(plan, manifest, tokens, tallies), encoding="utf-8")
     (staging / "short_of_text.txt").write_text(_short_of_text(tokens), encoding="utf-8")
     if output.exists():
         if not plan.settings.overwrite:

@@ -115,3 +115,17 @@ def test_streaming_packs_every_document_whole_and_ends_it_with_eos(
     # Padding is eos too here: of what follows a document, one belongs to it.
     documents = [ids[: ids.index(EOS) + 1] for ids in documents]
     assert sorted(documents) == tokens_of(texts(output, "train"), tokenizer_directory)
+
+
+def test_a_corpus_made_again_in_the_same_place_is_not_read_from_a_cache(
+    sources, tokenizer_directory, tmp_path
+):
+    """`datasets` caches what it reads, and must know one corpus from another in a directory of the same name."""
+    from datasets import load_dataset
+
+    for seed in (0, 1):
+        output = pipeline.build(
+            make_settings(sources, tokenizer_directory, tmp_path, seed=seed, overwrite=True)
+        )
+        assert load_dataset(str(output), split="train")["text"] == texts(output, "train")
+        assert load_dataset(str(output), split="held_out")["text"] == texts(output, "held_out")
