@@ -290,4 +290,4 @@ def print_plan(chain: Chain, begin: str | None = None) -> None:
     """Print every command and whether it is done, and those from stage `begin` on as to be done."""
     for task in chain.tasks(chain.stages_from(begin)):
         steps = f", at most {task.steps:,} steps" if task.steps else ""
-        click.echo(f"  {'done' if task.done else 'to do'}  {task.what}{steps}")
+        click.echo(f"  {'done' if task.done else 'to do':5}  {task.what}{steps}")
