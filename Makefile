@@ -7,6 +7,9 @@ TORCH  ?= torch==2.13.0
 # Its build looks for torch, so it cannot be among the extras of pyproject.toml. Only tests need it.
 DEEPSPEED ?= 'deepspeed>=0.18.9,<0.19'
 
+# Files of tests that run at a time: most of a test is one thread, starting and importing.
+JOBS ?= 2
+
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
 
@@ -34,7 +37,7 @@ demo-greek: $(VENV)/ready  ## the same for another language and another family: 
 	$(BIN)/axolotl eeve run examples/demo/greek/pipeline.yml
 
 test: $(VENV)/ready  ## every test; those that need ../shared/corpora skip where it is absent
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(VENV)/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check 'ruff>=0.12'
