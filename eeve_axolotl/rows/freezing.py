@@ -37,14 +37,16 @@ def freeze(model: nn.Module, plan: RowPlan) -> FrozenRows:
                     raw(module, name).requires_grad_(True)
         elif matrix.rows is Rows.NEW:
             install(module, matrix.start, matrix.stop, table if plan.tied and module is head else None)
-    cut = None
+    hooks = []
+    if plan.tied and plan.inputs.rows is Rows.NEW:
+        hooks += _gradients_while_forward_runs(model, plan)
     if not plan.backward_through_layers:
         # transformers makes the embeddings' output require a gradient for adapters and for reentrant
         # checkpointing; here nothing below the head trains, and that would build the whole graph.
         if hasattr(model, "disable_input_require_grads"):
             model.disable_input_require_grads()
-        cut = head.register_forward_pre_hook(_cut_graph)
-    frozen = FrozenRows(model, plan, cut)
+        hooks.append(head.register_forward_pre_hook(_cut_graph))
+    frozen = FrozenRows(model, plan, hooks)
     model._eeve_frozen_rows = frozen
     return frozen
 
@@ -52,9 +54,9 @@ def freeze(model: nn.Module, plan: RowPlan) -> FrozenRows:
 class FrozenRows:
     """A plan in force on a model: what trains, proof of what does not, and the way back."""
 
-    def __init__(self, model: nn.Module, plan: RowPlan, cut=None):
+    def __init__(self, model: nn.Module, plan: RowPlan, hooks=()):
         self.model, self.plan = model, plan
-        self._cut = cut
+        self._hooks = list(hooks)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter that trains, by name: what an optimiser may hold."""
@@ -120,9 +122,8 @@ class FrozenRows:
     def remove(self) -> None:
         """Takes the plan off: the model has its own classes and parameters again, the trained rows in their
         place, and nothing requires a gradient."""
-        if self._cut is not None:
-            self._cut.remove()
-            self._cut = None
+        while self._hooks:
+            self._hooks.pop().remove()
         for module in self.model.modules():
             uninstall(module)
         _freeze_everything(self.model)
@@ -186,6 +187,23 @@ def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
         return 0
 
     return sum(size(state) for state in optimizer.state.values())
+
+
+def _gradients_while_forward_runs(model: nn.Module, plan: RowPlan) -> list:
+    """A tied pair shows its one Parameter as `weight`, so that it can be tied; while the model's forward runs it
+    shows the tensor whose gradient reaches the trained rows, for kernels that read it past the head's forward."""
+
+    def tied(value: bool):
+        def hook(model, *_):
+            for name in (plan.inputs.module, plan.outputs.module):
+                model.get_submodule(name)._rows_tied = value
+
+        return hook
+
+    return [
+        model.register_forward_pre_hook(tied(False)),
+        model.register_forward_hook(tied(True), always_call=True),
+    ]
 
 
 def _cut_graph(head: nn.Module, args: tuple) -> tuple | None:

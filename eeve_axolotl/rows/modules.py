@@ -86,12 +86,18 @@ class _Rows(nn.Module):
         if whole is None or not torch.is_grad_enabled():
             return whole
         rows = self._parameters[ROWS[name]]
-        return _Expose.apply(whole, rows, *self._rows_range) if rows.requires_grad else whole
+        if not rows.requires_grad:
+            return whole
+        # FSDP2 empties the gathered matrix after the forward pass and fills it again for the backward pass, then
+        # without the trained rows: whoever saved it for its own backward pass needs a copy.
+        copy = not _shares(whole, rows, self._rows_range[0]) and not hasattr(whole, "ds_id")
+        return _Expose.apply(whole, rows, *self._rows_range, copy)
 
     # nn.Module keeps parameters in `_parameters`, so these properties shadow reading only.
     @property
     def weight(self):
-        # transformers ties by assigning one module's weight to the other, which needs the Parameter itself.
+        # transformers ties by assigning one module's weight to the other, which needs the Parameter itself;
+        # while the model's forward runs nothing is tied, and the flag is down (see freeze).
         return self.whole("weight") if self._rows_tied else self.exposed("weight")
 
     def write_back(self) -> None:
@@ -237,14 +243,20 @@ class _Project(torch.autograd.Function):
 
 class _Expose(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, whole, rows, start, stop):
+    def forward(ctx, whole, rows, start, stop, copy):
         ctx.range = (start, stop)
-        return whole.detach()
+        return whole.detach().clone() if copy else whole.detach()
 
     @staticmethod
     def backward(ctx, grad):
         start, stop = ctx.range
-        return None, grad[start:stop].clone(), None, None  # a copy, so that the whole gradient is let go
+        return (
+            None,
+            grad[start:stop].clone(),
+            None,
+            None,
+            None,
+        )  # a copy, so that the whole gradient is let go
 
 
 def _shares(whole: torch.Tensor, rows: torch.Tensor, start: int) -> bool:

@@ -14,7 +14,15 @@ from torch.func import functional_call
 from eeve_axolotl import rows
 from eeve_axolotl.stages import STAGES, Rows
 from tests.conftest import ROOT
-from tests.rows.helpers import BASE, EMBEDDING_STAGES, batches, loss_of, plan_for, tiny_model
+from tests.rows.helpers import (
+    BASE,
+    EMBEDDING_STAGES,
+    batches,
+    loss_of,
+    plan_for,
+    read_past_the_head,
+    tiny_model,
+)
 
 STEPS = 12
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -149,24 +157,19 @@ torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3, 5])
-@pytest.mark.parametrize("family", ["llama", "phi"])
-def test_a_kernel_that_reads_the_weights_past_the_modules_trains_the_same_rows(stage, family):
+@pytest.mark.parametrize(
+    ("family", "stage"),
+    [(family, stage) for family in ("llama", "phi") for stage in (1, 2, 3, 5)] + [("tied_llama", 3)],
+)
+def test_a_kernel_that_reads_the_weights_past_the_modules_trains_the_same_rows(family, stage):
     """Fused linear cross-entropy (Liger, cut cross-entropy) takes `lm_head.weight` itself."""
-    ids = batches(1)[0]
     gradients = []
     for past in (False, True):
         model = tiny_model(family)
         rows.freeze(model, plan_for(model, stage))
         if past:
-            table, head = model.get_input_embeddings(), model.get_output_embeddings()
-            embedded = torch.nn.functional.embedding(ids, table.weight)
-            hidden = model.model(inputs_embeds=embedded).last_hidden_state[:, :-1]
-            logits = torch.nn.functional.linear(hidden, head.weight, head.bias)
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-        else:
-            loss = loss_of(model, ids)
-        loss.backward()
+            read_past_the_head(model)
+        loss_of(model, batches(1)[0]).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
     assert gradients[0].keys() == gradients[1].keys()
     for name in gradients[0]:

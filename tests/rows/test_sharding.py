@@ -14,6 +14,7 @@ from tests.rows.helpers import BASE, EMBEDDING_STAGES, HIDDEN, VOCAB
 WAYS = [f"{way}/{stage}" for way in ("ddp", *ways.FSDP2, *ways.ZERO) for stage in EMBEDDING_STAGES]
 VARIANTS = [
     "fsdp2+past_the_head/3",
+    "fsdp2+past_the_head+tied/3",
     "zero3+past_the_head/3",
     "fsdp2+own_groups/3",
     "fsdp2+bf16/3",

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from transformers.modeling_outputs import CausalLMOutput
 
 from eeve_axolotl import rows
 from tests.rows import optimizers
@@ -31,6 +30,7 @@ from tests.rows.helpers import (
     loss_of,
     moved,
     plan_for,
+    read_past_the_head,
     snapshot,
     tiny_model,
     train,
@@ -97,18 +97,6 @@ class Case:
             "keys_as_plain": sorted(after) == sorted(expected),
             "distance": max((after[k].float() - expected[k].float()).abs().max().item() for k in expected),
         }
-
-
-def read_past_the_head(model):
-    """A forward that reads `lm_head.weight` itself, as those that Liger and cut cross-entropy put in."""
-
-    def forward(input_ids, labels):
-        hidden = model.model(input_ids=input_ids).last_hidden_state
-        logits = torch.nn.functional.linear(hidden, model.lm_head.weight)
-        loss = model.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])
-        return CausalLMOutput(loss=loss)
-
-    model.forward = forward
 
 
 def ddp(stage: int, optimizer: str | None = None, **config) -> dict:
@@ -328,6 +316,7 @@ def ddp_and_fsdp2(scratch: str) -> dict:
     for name in optimizers.SHARDED["fsdp2"]:
         results[f"fsdp2 {name}"] = fsdp2(3, optimizer=name, config=WIDE)
     results["fsdp2+past_the_head/3"] = fsdp2(3, past_the_head=True)
+    results["fsdp2+past_the_head+tied/3"] = fsdp2(3, family="tied_llama", past_the_head=True)
     results["fsdp2+own_groups/3"] = fsdp2(3, own_groups=True)
     results["fsdp2+bf16/3"] = fsdp2(3, dtype=torch.bfloat16)
     results["fsdp2+uneven/3"] = fsdp2(3, config={"vocab_size": VOCAB + 1})
