@@ -250,13 +250,8 @@ class _Expose(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         start, stop = ctx.range
-        return (
-            None,
-            grad[start:stop].clone(),
-            None,
-            None,
-            None,
-        )  # a copy, so that the whole gradient is let go
+        rows = grad[start:stop].clone()  # a copy, so that the whole gradient is let go
+        return None, rows, None, None, None
 
 
 def _shares(whole: torch.Tensor, rows: torch.Tensor, start: int) -> bool:

@@ -407,7 +407,11 @@ def test_an_output_that_is_not_ours_is_never_overwritten(settings, tmp_path):
     [
         ("bad.jsonl", b'{"text": "one"}\n{"text": \n', "bad.jsonl.*line 2"),
         ("column.jsonl", b'{"body": "one"}\n', "column.jsonl.*line 1.*'text'"),
-        ("encoding.jsonl", b'{"text": "one"}\n{"text": "\xff\xfe"}\n', "encoding.jsonl, line 2: not a JSON object"),
+        (
+            "encoding.jsonl",
+            b'{"text": "one"}\n{"text": "\xff\xfe"}\n',
+            "encoding.jsonl, line 2: not a JSON object",
+        ),
         ("cut.jsonl.gz", gzip.compress(b'{"text": "one"}\n' * 9)[:30], "cut.jsonl.gz"),
         ("not.parquet", b"PAR1 and no more", "not.parquet"),
     ],

@@ -3,17 +3,12 @@ table of their own and the old rows are constants. In the manner of Liger-Kernel
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.func import functional_call
 
 from eeve_axolotl import rows
 from eeve_axolotl.stages import STAGES, Rows
-from tests.conftest import ROOT
 from tests.rows.helpers import (
     BASE,
     EMBEDDING_STAGES,
@@ -124,37 +119,6 @@ def test_gradient_checkpointing_changes_no_gradient(stage, reentrant):
     assert len(gradients[0]) == len(gradients[1]) > 0
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
-
-
-def test_ligers_fused_linear_cross_entropy_trains_the_same_rows():
-    """Its own kernel, which Triton interprets on a CPU if told so before it is imported: hence a process."""
-    pytest.importorskip("liger_kernel")
-    code = """
-import torch
-from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction as fused
-from eeve_axolotl import rows
-from tests.rows.helpers import HIDDEN, batches, loss_of, plan_for, tiny_model
-
-ids = batches(1)[0]
-gradients = []
-for liger in (False, True):
-    model = tiny_model()
-    rows.freeze(model, plan_for(model, 3))
-    if liger:
-        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1].reshape(-1, HIDDEN)
-        loss = fused.apply(hidden, model.lm_head.weight, ids[:, 1:].flatten(), None, None)[0]
-    else:
-        loss = loss_of(model, ids)
-    loss.backward()
-    gradients.append({name: each.grad for name, each in model.named_parameters() if each.requires_grad})
-assert len(gradients[0]) == 2
-torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
-"""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(
