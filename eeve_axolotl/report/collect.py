@@ -110,7 +110,7 @@ class Evaluation:
 
     @property
     def neighbours(self) -> Mapping:
-        """By new token, its nearest old tokens and their cosines."""
+        """By new token, the tokens nearest to it and their cosines."""
         return self.figures.get("neighbours") or {}
 
     @property

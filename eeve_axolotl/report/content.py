@@ -219,7 +219,7 @@ def _neighbours(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block
     return [
         Heading("Neighbours of new tokens"),
         Table(["new token", "id", *(each.name for each in ends)], rows, left=4),
-        Paragraph("The old tokens whose input rows are nearest, with the cosine."),
+        Paragraph("The tokens whose input rows are nearest, with the cosine."),
         *([figures["neighbours"]] if "neighbours" in figures else []),
     ]
 

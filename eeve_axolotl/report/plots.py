@@ -263,7 +263,7 @@ def _neighbours(pipeline: Pipeline, path: Path) -> Figure | None:
                 told, (1, place), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points",
                 va="center", fontsize=9, annotation_clip=False,
             )  # fmt: skip
-        axes.set_xlabel("cosine of the new token's input row with its nearest old row")
+        axes.set_xlabel("cosine of the new token's input row with the nearest other row")
         axes.set_ylim(len(pairs) - 0.4, -0.6)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
@@ -273,8 +273,8 @@ def _neighbours(pipeline: Pipeline, path: Path) -> Figure | None:
     boxes = any(not write.can_draw(token) for token in tokens)
     return Figure(
         path.name,
-        "Cosine of sample new tokens with their nearest old token, before and after training",
-        f"Sample new tokens, their nearest old token and its cosine: before ({first}) and after ({last})."
+        "Cosine of sample new tokens with the nearest other token, before and after training",
+        f"Sample new tokens, the nearest other token and its cosine: before ({first}) and after ({last})."
         + (f" {_no_font(write)}" if boxes else ""),
     )
 
@@ -293,7 +293,7 @@ def before_and_after(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, Eva
 
 
 def nearest(evaluations: Sequence[Evaluation]) -> dict[str, tuple]:
-    """By sample token, its nearest old token with its cosine before and after; None where not known."""
+    """By sample token, the nearest other token with its cosine before and after; None where not known."""
     ends = before_and_after(evaluations)
     if not ends:
         return {}
