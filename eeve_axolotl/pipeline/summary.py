@@ -89,6 +89,8 @@ def _matrix(directory: Path, ending: str):
             for name in weights.keys():
                 if name.endswith(ending):
                     return weights.get_tensor(name)
+    if ending == SIDES[1] and (read_json(directory / "config.json") or {}).get("tie_word_embeddings"):
+        return _matrix(directory, SIDES[0])  # tied: one matrix is both, and saved once
     return None
 
 

@@ -1,0 +1,44 @@
+"""Whether frozen rows are what they were, read off the saved weights."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from eeve_axolotl.pipeline.summary import frozen_rows_unchanged
+from eeve_axolotl.stages import STAGES
+
+OLD, NEW = 6, 9
+
+
+def saved(directory, table, head=None):
+    """A checkpoint: both matrices, or one that is both."""
+    directory.mkdir()
+    weights = {"model.embed_tokens.weight": table} | ({} if head is None else {"lm_head.weight": head})
+    save_file({name: each.contiguous() for name, each in weights.items()}, directory / "model.safetensors")
+    config = {"tie_word_embeddings": head is None, "eeve_axolotl": {"base_vocab_size": OLD}}
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+@pytest.mark.parametrize("moved, answer", [(None, "yes"), (OLD - 1, "NO"), (OLD, "yes")])
+def test_old_rows_are_compared_with_a_tied_base_that_the_run_untied(tmp_path, moved, answer):
+    base = torch.randn(OLD, 4)
+    head = torch.cat([base, torch.randn(NEW - OLD, 4)])
+    table = head.clone()
+    if moved is not None:
+        table[moved] += 1
+    before, after = saved(tmp_path / "base", base), saved(tmp_path / "stage1", table, head)
+    assert frozen_rows_unchanged(before, after, STAGES[1]) == answer
+
+
+def test_a_head_that_moved_is_told_where_the_base_was_tied(tmp_path):
+    base = torch.randn(OLD, 4)
+    before, after = saved(tmp_path / "base", base), saved(tmp_path / "stage1", base, base + 1)
+    assert frozen_rows_unchanged(before, after, STAGES[1]) == "NO"
+
+
+def test_weights_that_were_not_kept_are_no_proof(tmp_path):
+    before = saved(tmp_path / "base", torch.randn(OLD, 4))
+    assert frozen_rows_unchanged(before, tmp_path / "nothing", STAGES[1]) == "?"
