@@ -97,3 +97,14 @@ def tiny_llama(vocab_size: int, hidden_size: int = 32, seed: int = 0, **config):
     return LlamaForCausalLM(
         LlamaConfig(vocab_size=vocab_size, hidden_size=hidden_size, **{**settings, **config})
     )
+
+
+@pytest.fixture
+def one_thread():
+    """Tiny tensors: handing them to a second thread costs more than they do, much more on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

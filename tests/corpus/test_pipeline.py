@@ -318,7 +318,9 @@ def ray_cluster(monkeypatch):
     often = lambda self, tasks, num_returns, timeout: wait(self, tasks, 0.1, num_returns)  # noqa: E731
     monkeypatch.setattr(RayTaskManager, "wait", often)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the workers
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 unless told: other tests beside this one would starve them
+    monkeypatch.setenv(
+        "RAY_worker_niceness", "0"
+    )  # 15 unless told: other tests beside this one would starve them
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
     yield
     ray.shutdown()

@@ -52,12 +52,8 @@ def step(model, optimizer, ids) -> None:
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """On a busy machine two threads of a small model wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def on_one_thread(one_thread):
+    """All of these models are small."""
 
 
 @pytest.mark.parametrize(
