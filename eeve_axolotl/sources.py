@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import lzma
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import orjson
 import pyarrow
+from isal import igzip, igzip_lib
 from pyarrow import parquet
 from pydantic import Field, model_validator
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _KNOWN = (*_JSON_LINES, ".parquet", ".txt")
 _COMPRESSED = (".gz", ".bz2", ".zst", ".xz")
-_CHUNK = 1 << 20  # bytes read at once
+_CHUNK, _AHEAD = 1 << 20, 4  # bytes read at once, and how many such chunks before they are asked for
 _BLOCK = 16  # records: what parts of a file take in turn
 
 
@@ -227,10 +229,10 @@ class Shard(_Readable):
         number, pieces = 0, []
         try:
             with self._open() as stream, ThreadPoolExecutor(1) as ahead:
-                # Decompressing takes as long as what is done with the text: the next chunk is read meanwhile.
-                reading = ahead.submit(stream.read, _CHUNK)
-                while chunk := reading.result():
-                    reading = ahead.submit(stream.read, _CHUNK)
+                # Decompressing takes as long as what is done with the text: the next chunks are read meanwhile.
+                reading = deque(ahead.submit(stream.read, _CHUNK) for _ in range(_AHEAD))
+                while chunk := reading.popleft().result():
+                    reading.append(ahead.submit(stream.read, _CHUNK))
                     first, *others = chunk.split(b"\n")
                     pieces.append(first)
                     if others:
@@ -240,12 +242,13 @@ class Shard(_Readable):
                             number += 1
                             yield number, line
                 yield number + 1, b"".join(pieces)
-        except (EOFError, OSError, lzma.LZMAError) as error:
+        except (EOFError, OSError, lzma.LZMAError, igzip_lib.error) as error:
             raise EEVEError(f"{self.file}: broken after {number:,} lines ({_first_line(error)})") from None
 
     def _open(self) -> IO[bytes]:
-        # Arrow's decompress without holding Python up; it has none for .xz.
-        return lzma.open(self.file) if self.file.suffix == ".xz" else pyarrow.input_stream(str(self.file))
+        # None of them holds Python up. Arrow has nothing for .xz, and ISA-L is twice as fast with .gz.
+        opens = {".xz": lzma.open, ".gz": igzip.open}
+        return opens.get(self.file.suffix, pyarrow.input_stream)(str(self.file))
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,15 @@ def test_a_file_that_breaks_off_says_how_much_was_read(tmp_path):
         texts(tmp_path / "a.jsonl.gz")
 
 
+@pytest.mark.parametrize("place", [0, 30, -4], ids=["header", "data", "checksum"])
+def test_a_gzip_file_with_a_wrong_byte_is_named(tmp_path, place):
+    whole = bytearray(gzip.compress(lines([{"text": f"{n}" * 50} for n in range(2000)])))
+    whole[place] ^= 0xFF
+    (tmp_path / "a.jsonl.gz").write_bytes(whole)
+    with pytest.raises(EEVEError, match=r"a\.jsonl\.gz: broken after [\d,]+ lines"):
+        texts(tmp_path / "a.jsonl.gz")
+
+
 def test_a_broken_parquet_file_is_named(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(EEVEError, match=r"a\.parquet: broken Parquet"):

@@ -179,7 +179,7 @@ def count_part(part: Part, segmentation: Segmentation, directory: Path, memory: 
 
     tally = Tally(segmentation, directory / "words" / part.id, memory)
     documents = size = 0
-    with _disk_errors(directory):
+    with _disk_errors(directory), _threads_take_turns():
         for text in part.shard.texts(part.number, part.of):
             documents += 1
             size += tally.add(text)
@@ -389,6 +389,17 @@ def _put(path: Path, text: str) -> None:
     beside = _beside(path)
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)
+
+
+@contextlib.contextmanager
+def _threads_take_turns() -> Iterator[None]:
+    """One that decompresses or counts needs Python for an instant only, and else would wait 5 ms for it."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 @contextlib.contextmanager

@@ -8,23 +8,33 @@ memory. Counting goes on in a thread of its own while the next documents are rea
 from __future__ import annotations
 
 import os
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 
 from eeve_axolotl.tokenizer.words import BOUNDARY, Segmentation
 
+if TYPE_CHECKING:
+    import pyarrow
+
 SECTION = 1 << 18
 """A longer document counts as several, each of so many bytes: memory is bounded by words, not by documents."""
 
-_BATCH = 4 << 20  # bytes of text handed to the compiled code at once
+_BATCH, _WAITING = (
+    1 << 20,
+    3,
+)  # bytes of text handed to the compiled code at once, and how many batches may wait
 _SEPARATOR = b"\xff"  # in no UTF-8
 _SPACE = 0x20
 _MARK = np.frombuffer(BOUNDARY.encode(), dtype=np.uint8)
+_MARK_AS_NUMBER, _MARK_SORTS_AS = (int.from_bytes(BOUNDARY.encode(), order) for order in ("little", "big"))
 # Bytes for a word: its entry at a load of 5/8, those of a long word, and, while spilling, a sorted copy.
 _PER_WORD, _LONG_BYTES = 130, 8
+_ROW_GROUP = 100_000  # words
 _HEADER = 4  # bytes of a long word's length, before it in the arena
 _DONE, _FULL, _LONG = range(3)
 # Columns of an entry. A short word's bytes are two little-endian numbers, zero where it has none. A long one has
@@ -32,7 +42,8 @@ _DONE, _FULL, _LONG = range(3)
 # ninth. Words with a zero byte go with the long ones. _SEEN is documents << 32 | the section it was last seen in.
 _KEY, _REST, _COUNT, _SEEN = range(4)
 _SHORT = 16
-_LOWEST = np.iinfo(np.int64).min
+_AHEAD, _SLOT = 128, 4  # words found before they are looked up, and the column of where each may be
+_LOWEST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int32).max
 
 
 class Tally:
@@ -52,7 +63,7 @@ class Tally:
         self._batch: list[bytes] = []
         self._size = self._section = 0
         self._thread = ThreadPoolExecutor(1)
-        self._counting: Future | None = None
+        self._counting: deque[Future] = deque()
         self._clear(min(self.most, SECTION))
 
     def _clear(self, room: int) -> None:
@@ -83,21 +94,20 @@ class Tally:
         return len(encoded)
 
     def _hand_over(self) -> None:
-        """Give the batch to the thread, when that is done with the one before."""
-        self._wait()
-        self._counting = self._thread.submit(self._count, self._batch)
+        """Give the batch to the thread, when that has few others left."""
+        self._wait(_WAITING)
+        self._counting.append(self._thread.submit(self._count, self._batch))
         self._batch, self._size = [], 0
 
-    def _wait(self) -> None:
-        if self._counting is not None:
-            self._counting.result()
+    def _wait(self, most: int = 0) -> None:
+        """Until no more than `most` batches are left to count."""
+        while len(self._counting) > most:
+            self._counting.popleft().result()
 
     def _count(self, batch: list[bytes]) -> None:
         raw = b"".join([*batch, bytes(_SHORT)])
         text = np.frombuffer(raw, dtype=np.uint8)
-        eights = np.ndarray(
-            len(raw) - 7, dtype="<i8", buffer=raw, strides=(1,)
-        )  # the eight bytes from each on
+        eights = _eights(raw)
         ends = np.cumsum([len(raw) for raw in batch])
         separated = not self.segmentation.exactly_spans
         # Where the compiled code stands: byte, document, section and where that began, words, bytes of the arena,
@@ -137,34 +147,55 @@ class Tally:
         self._spill()
 
     def _spill(self) -> None:
-        import pyarrow
         from pyarrow import parquet
 
         if self.words == 0:
             return
-        entries = np.flatnonzero(self._table[:, _COUNT])
-        keys = _keys(self._table, self._arena, entries, 0)
-        order = np.argsort(keys)
-        entries = entries[order]
-        _sort_equal(self._table, self._arena, entries, keys[order])
-        most = len(_MARK) * (_SHORT * len(entries) + self._used)
-        text, ends = np.empty(most, dtype=np.uint8), np.zeros(len(entries) + 1, dtype=np.int64)
-        _spell(self._table, self._arena, entries, text, ends)
-        buffers = (pyarrow.py_buffer(ends), pyarrow.py_buffer(text))
-        columns = {
-            "word": pyarrow.LargeStringArray.from_buffers(len(entries), *buffers),
-            "count": self._table[entries, _COUNT],
-            "documents": self._table[entries, _SEEN] >> 32,
-        }
         path = self.prefix.with_name(f"{self.prefix.name}-{len(self.files)}.parquet")
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        # A dictionary of words that all differ would be made in vain.
-        parquet.write_table(
-            pyarrow.table(columns), beside, compression="lz4", use_dictionary=["count", "documents"]
-        )
+        rows, order = self._sorted()
+        first, *others = np.array_split(order, -(-len(order) // _ROW_GROUP))
+        with ThreadPoolExecutor(1) as ahead:
+            group = self._spelled(rows, first)
+            # A dictionary of words that all differ would be made in vain.
+            with parquet.ParquetWriter(
+                beside, group.schema, compression="lz4", use_dictionary=["count", "documents"]
+            ) as writer:
+                for other in others:
+                    following = ahead.submit(self._spelled, rows, other)
+                    writer.write_table(group)
+                    group = following.result()
+                writer.write_table(group)
         beside.replace(path)
         self.files.append(path.name)
         self._clear(self.room)
+
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The table's entries, almost sorted by word, and the order in which they are."""
+        entries = np.flatnonzero(self._table[:, _COUNT])
+        keys = _keys(self._table, self._arena, entries, 0)
+        order = np.argsort(keys)
+        # A copy, so that what follows goes through memory from one end to the other.
+        rows, keys = np.take(self._table, entries[order], axis=0), keys[order]
+        order = np.arange(len(rows))
+        _sort_equal(rows, self._arena, order, keys)
+        return rows, order[np.argsort(_ranks(rows, self._arena, order), kind="stable")]
+
+    def _spelled(self, rows: np.ndarray, entries: np.ndarray) -> pyarrow.Table:
+        """Some of the words, in this order, and their counts."""
+        import pyarrow
+
+        ends = np.zeros(len(entries) + 1, dtype=np.int64)
+        np.cumsum(_lengths(rows, self._arena, entries), out=ends[1:])
+        text = np.empty(ends[-1] + _SHORT, dtype=np.uint8)
+        _spell(rows, self._arena, entries, text, _eights(text), ends)
+        buffers = (pyarrow.py_buffer(ends), pyarrow.py_buffer(text))
+        columns = {
+            "word": pyarrow.LargeStringArray.from_buffers(len(entries), *buffers),
+            "count": rows[entries, _COUNT],
+            "documents": rows[entries, _SEEN] >> 32,
+        }
+        return pyarrow.table(columns)
 
 
 def _aligned(entries: int) -> np.ndarray:
@@ -174,10 +205,16 @@ def _aligned(entries: int) -> np.ndarray:
     return raw[first : first + 4 * entries].reshape(entries, 4)
 
 
+def _eights(raw) -> np.ndarray:
+    """A view of bytes: the eight from each on as a number."""
+    return np.ndarray(len(raw) - 7, dtype="<i8", buffer=raw, strides=(1,))
+
+
 @njit(nogil=True, cache=True)
 def _tally(text, eights, ends, letters, separated, state, table, room, arena):
     """Count words from where `state` says until the text ends or there is no room for another section."""
     i, document, section, begun, words, used, _ = state
+    found = np.empty((_AHEAD, 5), dtype=np.int64)
     outcome = _DONE
     while i < ends[-1]:
         if i == ends[document]:
@@ -192,6 +229,54 @@ def _tally(text, eights, ends, letters, separated, state, table, room, arena):
                 break
             section += 1
             begun = i
+        i, many = _find(
+            text, eights, i, min(begun + SECTION, end), end, letters, separated, len(table), found
+        )
+        # Entries lie far apart: a look at all of them first, as memory answers many questions in the time of one.
+        for n in range(many):
+            state[6] |= table[found[n, _SLOT], _COUNT]
+        for n in range(many):
+            start, size, key, rest, slot = found[n]
+            long = _is_long(key, rest)
+            while table[slot, _COUNT]:
+                if table[slot, _KEY] == key:
+                    if long:
+                        if table[slot, _REST] and _same(text, start, size, arena, table[slot, _REST] - 1):
+                            break
+                    elif table[slot, _REST] == rest:
+                        break
+                slot += 1
+                if slot == len(table):
+                    slot = 0
+            if table[slot, _COUNT] == 0:
+                if long:
+                    if used + _HEADER + size > len(arena):
+                        i = start
+                        outcome = _LONG
+                        break
+                    rest = used + 1
+                    for k in range(_HEADER):
+                        arena[used + k] = size >> 8 * k & 0xFF
+                    for k in range(size):
+                        arena[used + _HEADER + k] = text[start + k]
+                    used += _HEADER + size
+                table[slot, _KEY], table[slot, _REST] = key, rest
+                words += 1
+            table[slot, _COUNT] += 1
+            seen = table[slot, _SEEN]
+            if seen & 0xFFFFFFFF != section:
+                table[slot, _SEEN] = (seen >> 32) + 1 << 32 | section
+        if outcome == _LONG:
+            break
+    state[0], state[1], state[2], state[3], state[4], state[5] = i, document, section, begun, words, used
+    return outcome
+
+
+@njit(inline="always")
+def _find(text, eights, i, stop, end, letters, separated, slots, found):
+    """The words that begin from byte `i` on and before `stop`, `_AHEAD` at most; returns where it stopped."""
+    many = 0
+    while i < stop and many < _AHEAD:
         start = i
         if separated:
             while i < end and text[i] != 0xFF:
@@ -227,38 +312,11 @@ def _tally(text, eights, ends, letters, separated, state, table, room, arena):
             for k in range(start, i):
                 key = (key ^ np.int64(text[k])) * np.int64(1099511628211)
             key &= _first(7)
-            rest = np.int64(0)
-        slot = _slot(key, rest, len(table))
-        while table[slot, _COUNT]:
-            if table[slot, _KEY] == key:
-                if short:
-                    if table[slot, _REST] == rest:
-                        break
-                elif table[slot, _REST] and _same(text, start, i, arena, table[slot, _REST] - 1):
-                    break
-            slot += 1
-            if slot == len(table):
-                slot = 0
-        if table[slot, _COUNT] == 0:
-            if not short:
-                if used + _HEADER + size > len(arena):
-                    i = start
-                    outcome = _LONG
-                    break
-                rest = used + 1
-                for k in range(_HEADER):
-                    arena[used + k] = size >> 8 * k & 0xFF
-                for k in range(size):
-                    arena[used + _HEADER + k] = text[start + k]
-                used += _HEADER + size
-            table[slot, _KEY], table[slot, _REST] = key, rest
-            words += 1
-        table[slot, _COUNT] += 1
-        seen = table[slot, _SEEN]
-        if seen & 0xFFFFFFFF != section:
-            table[slot, _SEEN] = (seen >> 32) + 1 << 32 | section
-    state[0], state[1], state[2], state[3], state[4], state[5] = i, document, section, begun, words, used
-    return outcome
+            rest = np.int64(-1)  # it has no place in the arena yet
+        found[many, 0], found[many, 1], found[many, 2], found[many, 3] = start, size, key, rest
+        found[many, _SLOT] = _slot(key, rest, slots)
+        many += 1
+    return i, many
 
 
 @njit(inline="always")
@@ -268,7 +326,21 @@ def _first(n):
 
 
 @njit(inline="always")
+def _after_first(key, rest):
+    """A short word without its first byte."""
+    return (key >> 8 & _first(7)) | rest << 56, rest >> 8 & _first(7)
+
+
+@njit(inline="always")
+def _is_long(key, rest):
+    """Whether these are of a long word: a short one without its eighth byte has no ninth."""
+    return key >> 56 == 0 and rest != 0
+
+
+@njit(inline="always")
 def _slot(key, rest, size):
+    if _is_long(key, rest):
+        rest = np.int64(0)
     value = (key ^ rest * np.int64(-7046029254386353131)) * np.int64(-4417276706812531889)
     return ((value >> 32 & 0xFFFFFFFF) * size) >> 32
 
@@ -292,10 +364,10 @@ def _character(text, i):
 
 
 @njit(nogil=True, cache=True)
-def _same(text, start, stop, arena, at):
-    if stop - start != _long_size(arena, at):
+def _same(text, start, size, arena, at):
+    if size != _long_size(arena, at):
         return False
-    for k in range(stop - start):
+    for k in range(size):
         if text[start + k] != arena[at + _HEADER + k]:
             return False
     return True
@@ -312,8 +384,8 @@ def _long_size(arena, at):
 @njit(inline="always")
 def _place(table, entry):
     """Where an entry's word is in the arena, -1 for a short one."""
-    long = table[entry, _KEY] >> 56 == 0 and table[entry, _REST] != 0
-    return table[entry, _REST] - 1 if long else np.int64(-1)
+    key, rest = table[entry, _KEY], table[entry, _REST]
+    return rest - 1 if _is_long(key, rest) else np.int64(-1)
 
 
 @njit(nogil=True, cache=True)
@@ -324,7 +396,9 @@ def _keys(table, arena, entries, depth):
         place = _place(table, entry)
         key = np.int64(0)
         if place < 0:
-            eight = table[entry, _KEY if depth == 0 else _REST]
+            eight = np.int64(0)
+            if depth < _SHORT:
+                eight = table[entry, _KEY if depth == 0 else _REST]
             for k in range(8):
                 key = key << 8 | (eight >> 8 * k & 0xFF)
         else:
@@ -338,45 +412,111 @@ def _keys(table, arena, entries, depth):
 
 
 @njit(nogil=True, cache=True)
+def _ranks(table, arena, entries):
+    """What words sorted as they are must be sorted by, keeping the order of equals, once each space is a ▁.
+
+    Letters stand before and after ▁: first comes `a`, then ` a`, `  a`, then `  가`, ` 가`, `가`.
+    """
+    ranks = np.empty(len(entries), dtype=np.int32)
+    for n, entry in enumerate(entries):
+        place = _place(table, entry)
+        spaces = letter = 0  # the letter's first three bytes: so many has ▁
+        if place < 0:
+            key, rest = table[entry, _KEY], table[entry, _REST]
+            while key & 0xFF == _SPACE:
+                key, rest = _after_first(key, rest)
+                spaces += 1
+            for k in range(3):
+                letter = letter << 8 | (key >> 8 * k & 0xFF)
+        else:
+            size = _long_size(arena, place)
+            while arena[place + _HEADER + spaces] == _SPACE:
+                spaces += 1
+            for k in range(spaces, spaces + 3):
+                letter = letter << 8 | (np.int64(arena[place + _HEADER + k]) if k < size else 0)
+        ranks[n] = spaces if letter < _MARK_SORTS_AS else _LAST - spaces
+    return ranks
+
+
+@njit(nogil=True, cache=True)
 def _sort_equal(table, arena, entries, keys):
     """Sort those of `entries`, sorted by their first bytes (`keys`), that have these in common."""
     todo = [(np.int64(0), np.int64(8), keys)]
     while todo:
         begin, depth, keys = todo.pop()
+        some = entries[begin : begin + len(keys)]
+        more = _keys(table, arena, some, depth)
         first = 0
         for n in range(1, len(keys) + 1):
-            if n == len(keys) or keys[n] != keys[first]:
-                if n - first > 1:
-                    some = entries[begin + first : begin + n]
-                    more = _keys(table, arena, some, depth)
-                    order = np.argsort(more)
-                    some[:] = some[order]
-                    todo.append((begin + first, depth + 8, more[order]))
-                first = n
+            if n < len(keys) and keys[n] == keys[first]:
+                continue
+            if n - first > 1:
+                _sort(more[first:n], some[first:n])
+                if (more[first + 1 : n] == more[first : n - 1]).any():
+                    todo.append((begin + first, depth + 8, more[first:n]))
+            first = n
 
 
 @njit(nogil=True, cache=True)
-def _spell(table, arena, entries, text, ends):
-    """Write the words one after the other, with a ▁ for each space, and where each ends."""
-    at = 0
+def _sort(keys, entries):
+    """Sort both by the keys. Mostly there are few."""
+    if len(keys) > 32:
+        order = np.argsort(keys)
+        keys[:] = keys[order]
+        entries[:] = entries[order]
+        return
+    for n in range(1, len(keys)):
+        key, entry = keys[n], entries[n]
+        while n > 0 and keys[n - 1] > key:
+            keys[n], entries[n] = keys[n - 1], entries[n - 1]
+            n -= 1
+        keys[n], entries[n] = key, entry
+
+
+@njit(nogil=True, cache=True)
+def _lengths(table, arena, entries):
+    """How many bytes each word has with a ▁ for each space."""
+    lengths = np.empty(len(entries), dtype=np.int64)
     for n, entry in enumerate(entries):
         place = _place(table, entry)
-        size = _long_size(arena, place) if place >= 0 else _SHORT
-        for k in range(size):
-            if place >= 0:
-                byte = np.int64(arena[place + _HEADER + k])
-            else:
-                byte = table[entry, _KEY if k < 8 else _REST] >> 8 * (k & 7) & 0xFF
-                if byte == 0:
-                    break
-            if byte == _SPACE:
-                for mark in _MARK:
-                    text[at] = mark
+        length = spaces = 0
+        if place < 0:
+            for eight in (table[entry, _KEY], table[entry, _REST]):
+                for k in range(8):
+                    byte = eight >> 8 * k & 0xFF
+                    length += byte != 0
+                    spaces += byte == _SPACE
+        else:
+            length = _long_size(arena, place)
+            for k in range(length):
+                spaces += arena[place + _HEADER + k] == _SPACE
+        lengths[n] = length + spaces * (len(_MARK) - 1)
+    return lengths
+
+
+@njit(nogil=True, cache=True)
+def _spell(table, arena, entries, text, eights, ends):
+    """Write the words one after the other, with a ▁ for each space."""
+    for n, entry in enumerate(entries):
+        at = ends[n]
+        place = _place(table, entry)
+        if place < 0:
+            key, rest = table[entry, _KEY], table[entry, _REST]
+            while key & 0xFF == _SPACE:  # only first in a word
+                eights[at] = _MARK_AS_NUMBER
+                at += len(_MARK)
+                key, rest = _after_first(key, rest)
+            eights[at], eights[at + 8] = key, rest  # what is too long is written over by the next word
+        else:
+            for k in range(_long_size(arena, place)):
+                byte = arena[place + _HEADER + k]
+                if byte == _SPACE:
+                    for mark in _MARK:
+                        text[at] = mark
+                        at += 1
+                else:
+                    text[at] = byte
                     at += 1
-            else:
-                text[at] = byte
-                at += 1
-        ends[n + 1] = at
 
 
 @njit(nogil=True, cache=True)
@@ -384,8 +524,7 @@ def _move(old, new):
     """Put the entries of one table into a larger one."""
     for entry in range(len(old)):
         if old[entry, _COUNT]:
-            place = _place(old, entry)
-            slot = _slot(old[entry, _KEY], np.int64(0) if place >= 0 else old[entry, _REST], len(new))
+            slot = _slot(old[entry, _KEY], old[entry, _REST], len(new))
             while new[slot, _COUNT]:
                 slot += 1
                 if slot == len(new):
