@@ -7,6 +7,7 @@ memory. Counting goes on in a thread of its own while the next documents are rea
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -70,7 +71,7 @@ class Tally:
         """An empty table with room for so many words."""
         self.room = room
         self.words = self._used = 0  # words, and bytes of the arena
-        self._table = _aligned(room * 8 // 5 + 1)
+        self._table = _empty_table(room * 8 // 5 + 1)
         self._arena = np.empty(max(_LONG_BYTES * room, 8 * SECTION), dtype=np.uint8)
 
     def add(self, text: str) -> int:
@@ -123,6 +124,7 @@ class Tally:
                 self._arena = np.resize(self._arena, 2 * len(self._arena) + 2 * len(text))
             elif outcome == _FULL and self.words and self.room >= self.most:
                 self._spill()
+                self._clear(self.room)
                 state[2], state[4], state[5] = 0, 0, 0
             elif outcome == _FULL:
                 self._grow(max(min(2 * self.room, self.most), int(state[6])))
@@ -145,6 +147,7 @@ class Tally:
         self._wait()
         self._thread.shutdown()
         self._spill()
+        del self._table, self._arena
 
     def _spill(self) -> None:
         from pyarrow import parquet
@@ -168,7 +171,6 @@ class Tally:
                 writer.write_table(group)
         beside.replace(path)
         self.files.append(path.name)
-        self._clear(self.room)
 
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
         """The table's entries, almost sorted by word, and the order in which they are."""
@@ -198,11 +200,12 @@ class Tally:
         return pyarrow.table(columns)
 
 
-def _aligned(entries: int) -> np.ndarray:
-    """So many empty entries, none of which lies on two lines of the processor's cache."""
-    raw = np.zeros(4 * entries + 8, dtype=np.int64)
-    first = -raw.ctypes.data % 64 // 8
-    return raw[first : first + 4 * entries].reshape(entries, 4)
+def _empty_table(entries: int) -> np.ndarray:
+    """So many empty entries, in memory of their own: of a thread's malloc it would not go back to the system."""
+    memory = mmap.mmap(-1, 32 * entries, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype=np.int64).reshape(entries, 4)
 
 
 def _eights(raw) -> np.ndarray:
