@@ -37,7 +37,6 @@ from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer.build import TokenizerSettings, build
 from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.segment import Segmenter
-from eeve_axolotl.tokenizer.tally import Tally
 from eeve_axolotl.tokenizer.words import Segmentation
 
 BASE = "mistral_common:tokenizer.model.v1"  # SOLAR's tokenizer
@@ -219,21 +218,13 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
         with tempfile.TemporaryDirectory(dir=work) as directory:
             count(Source(path=str(corpus)).shards(), segmentation, Path(directory), workers=workers)
 
-    def count_in_memory() -> None:
-        with tempfile.TemporaryDirectory(dir=work) as directory:
-            tally = Tally(segmentation, Path(directory) / "part", 4_000_000_000)
-            for text in train:
-                tally.add(text)
-            tally.close()
-
     count_with(1)  # compiled code is loaded
     began = time.process_time()
     count_with(1)
     cpu = time.process_time() - began
-    one, several, in_memory, encoding, with_base, fast = seconds(
+    one, several, encoding, with_base, fast = seconds(
         lambda: count_with(1),
         lambda: count_with(WORKERS),
-        count_in_memory,
         lambda: extended.encode_batch(train),
         lambda: base.encode_batch(train),
         lambda: base.encode_batch_fast(train),
@@ -272,11 +263,9 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
         "threads": WORKERS,
         "counting_mb_s": round(size / one / 1e6, 2),
         "counting_mb_s_processes": round(size / several / 1e6, 2),
-        "counting_mb_s_in_memory": round(size / in_memory / 1e6, 2),
         "encode_batch_mb_s": round(size / with_base / 1e6, 2),
         "encode_batch_fast_mb_s": round(size / fast / 1e6, 2),
         "counting_speedup": round(with_base / counting, 2),
-        "counting_speedup_in_memory": round(with_base / in_memory, 2),
         "counting_speedup_to_encode_batch_fast": round(fast / counting, 2),
         "counting_mb_per_cpu_second": round(size / cpu / 1e6, 2),
         # If every core counts as one does here; the merge of the partial counts is not in it.

@@ -266,7 +266,8 @@ def _here(parts, segmentation, directory, memory, workers) -> Iterator[Mark]:
                 f"{part.shard.place}: the process that counted it ended with {process.wait()}; "
                 "if memory ran out, lower memory_mb or workers"
             ) from None
-        idle.put(process)
+        finally:  # a dead one too, or who waits for it waits for ever
+            idle.put(process)
         if isinstance(found, EEVEError):
             raise found
         return found
@@ -280,7 +281,9 @@ def _here(parts, segmentation, directory, memory, workers) -> Iterator[Mark]:
             process.kill()
         pool.shutdown(cancel_futures=True)
         for process in processes:
-            process.__exit__(None, None, None)
+            with contextlib.suppress(BrokenPipeError):  # what a dead one was not told
+                process.__exit__(None, None, None)
+            process.wait()
 
 
 def _child() -> None:

@@ -361,6 +361,12 @@ def test_two_workers_count_as_one_does(shards, texts, right, segmentation, tmp_p
     assert counted.bytes == sum(len(text.encode()) for text in texts)
 
 
+def test_workers_that_die_are_an_error(monkeypatch, shards, segmentation, tmp_path):
+    monkeypatch.setattr(Segmentation, "__reduce__", lambda self: (os._exit, (9,)))  # as it is unpickled
+    with pytest.raises(EEVEError, match=r"\.jsonl: the process that counted it ended with 9"):
+        counting.count(shards, segmentation, tmp_path, workers=2)
+
+
 def test_two_ray_workers_count_as_one_does(shards, right, segmentation, tmp_path):
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
