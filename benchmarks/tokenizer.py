@@ -214,22 +214,20 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
     size = sum(len(text.encode()) for text in train)
     new = list(json.loads((output / "eeve_tokenizer.json").read_text(encoding="utf-8"))["counts"])
 
-    def count_with(workers: int):
+    def count_corpus() -> None:
         with tempfile.TemporaryDirectory(dir=work) as directory:
-            count(Source(path=str(corpus)).shards(), segmentation, Path(directory), workers=workers)
+            count(Source(path=str(corpus)).shards(), segmentation, Path(directory))
 
-    count_with(1)  # compiled code is loaded
+    count_corpus()  # compiled code is loaded
     began = time.process_time()
-    count_with(1)
+    count_corpus()
     cpu = time.process_time() - began
-    one, several, encoding, with_base, fast = seconds(
-        lambda: count_with(1),
-        lambda: count_with(WORKERS),
+    counting, encoding, with_base, fast = seconds(
+        count_corpus,
         lambda: extended.encode_batch(train),
         lambda: base.encode_batch(train),
         lambda: base.encode_batch_fast(train),
     )
-    counting = min(one, several)
     say(f"counting {size / counting / 1e6:.1f} MB/s, base's encode_batch {size / with_base / 1e6:.1f} MB/s")
 
     growth = {}
@@ -261,8 +259,7 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
         "corpus_mb": round(size / 1e6, 1),
         "distinct_words": table.distinct,
         "threads": WORKERS,
-        "counting_mb_s": round(size / one / 1e6, 2),
-        "counting_mb_s_processes": round(size / several / 1e6, 2),
+        "counting_mb_s": round(size / counting / 1e6, 2),
         "encode_batch_mb_s": round(size / with_base / 1e6, 2),
         "encode_batch_fast_mb_s": round(size / fast / 1e6, 2),
         "counting_speedup": round(with_base / counting, 2),

@@ -45,6 +45,7 @@ from eeve_axolotl.tokenizer.words import Segmentation
 LOG = logger("tokenizer")
 _SCHEMA = pyarrow.schema({"word": pyarrow.string(), "count": pyarrow.int64(), "documents": pyarrow.int64()})
 _MOST_PARTS = 8  # each part of a file reads all of it: more parts would only read
+_WORTH = 64_000_000  # bytes of files that take as long as a process takes to start
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,15 @@ def count(
 
     Args:
         memory_mb: for the counts of all processes together, and for the merge.
-        workers: how many processes count at once.
+        workers: how many processes count at once; here fewer, if there is too little text for so many.
         engine: `local`, or `ray` for the cluster that Ray finds (RAY_ADDRESS; else it starts one here);
             its machines must share `directory` and the corpus.
 
     Raises EEVEError for what the files raise, a full disk, or a corpus without a word of the scripts.
     """
+    sizes = [shard.size() for shard in shards]
+    if engine == "local" and all(sizes):  # a dataset's is not known
+        workers = min(workers, 1 + sum(sizes) // _WORTH)
     parts = _parts(shards, segmentation.digest, workers)
     with _disk_errors(directory):
         for name in ("words", "marks"):

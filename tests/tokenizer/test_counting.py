@@ -350,7 +350,13 @@ def test_spans_leave_out_the_rarest_words(shards, right, segmentation, tmp_path)
         assert len(counts) <= most < sum(row["count"] >= left_out for row in right)
 
 
-def test_two_workers_count_as_one_does(shards, texts, right, segmentation, tmp_path):
+@pytest.fixture
+def starting_is_cheap(monkeypatch):
+    """Processes are started for the little text of tests too."""
+    monkeypatch.setattr(counting, "_WORTH", 1)
+
+
+def test_two_workers_count_as_one_does(starting_is_cheap, shards, texts, right, segmentation, tmp_path):
     counted = counting.count(shards, segmentation, tmp_path / "shards", workers=2)
     assert table(counted) == right
     one_file = Source(path=str(write(tmp_path / "all.jsonl", texts))).shards()
@@ -361,7 +367,12 @@ def test_two_workers_count_as_one_does(shards, texts, right, segmentation, tmp_p
     assert counted.bytes == sum(len(text.encode()) for text in texts)
 
 
-def test_workers_that_die_are_an_error(monkeypatch, shards, segmentation, tmp_path):
+def test_little_text_is_counted_here(monkeypatch, shards, right, segmentation, tmp_path):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert table(counting.count(shards, segmentation, tmp_path, workers=2)) == right
+
+
+def test_workers_that_die_are_an_error(starting_is_cheap, monkeypatch, shards, segmentation, tmp_path):
     monkeypatch.setattr(Segmentation, "__reduce__", lambda self: (os._exit, (9,)))  # as it is unpickled
     with pytest.raises(EEVEError, match=r"\.jsonl: the process that counted it ended with 9"):
         counting.count(shards, segmentation, tmp_path, workers=2)
@@ -502,7 +513,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_file(monkeypatch, shards, se
     assert not list((tmp_path / "words").glob("[!.]*")) and not list((tmp_path / "marks").iterdir())
 
 
-def test_a_build_leaves_its_counts_only_if_told(base_tokenizer_directory, texts, tmp_path):
+def test_a_build_leaves_its_counts_only_if_told(starting_is_cheap, base_tokenizer_directory, texts, tmp_path):
     path = write(tmp_path / "texts.jsonl", texts)
 
     def built(output: str, **more) -> dict:
