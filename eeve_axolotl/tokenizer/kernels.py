@@ -2,6 +2,8 @@
 
 An entry of the table is four numbers. Of a word of up to 16 bytes, as nearly all are, two are the word itself,
 so that to find it is one look into memory; a longer one lies in the arena, beside the table.
+
+An index is `np.uintp` where time is spent: of other numbers numba asks whether they count from the end.
 """
 
 from __future__ import annotations
@@ -55,22 +57,26 @@ def count(text, eights, ends, letters, separated, state, table, room, arena):
             text, eights, i, min(begun + SECTION, end), end, letters, separated, len(table), found
         )
         # Entries lie far apart: a look at all of them first, as memory answers many questions in the time of one.
+        touched = np.int64(0)
         for n in range(many):
-            state[6] |= table[found[n, _SLOT], COUNT]
+            touched |= table[found[n, _SLOT], COUNT]
+        state[6] = touched  # so that no compiler leaves it out
         for n in range(many):
             start, size, key, rest, slot = found[n]
             long = _is_long(key, rest)
-            while table[slot, COUNT]:
-                if table[slot, _KEY] == key:
+            while table[np.uintp(slot), COUNT]:
+                if table[np.uintp(slot), _KEY] == key:
                     if long:
-                        if table[slot, _REST] and _same(text, start, size, arena, table[slot, _REST] - 1):
+                        if table[np.uintp(slot), _REST] and _same(
+                            text, start, size, arena, table[np.uintp(slot), _REST] - 1
+                        ):
                             break
-                    elif table[slot, _REST] == rest:
+                    elif table[np.uintp(slot), _REST] == rest:
                         break
                 slot += 1
                 if slot == len(table):
                     slot = 0
-            if table[slot, COUNT] == 0:
+            if table[np.uintp(slot), COUNT] == 0:
                 if long:
                     if used + _HEADER + size > len(arena):
                         i = start
@@ -82,12 +88,12 @@ def count(text, eights, ends, letters, separated, state, table, room, arena):
                     for k in range(size):
                         arena[used + _HEADER + k] = text[start + k]
                     used += _HEADER + size
-                table[slot, _KEY], table[slot, _REST] = key, rest
+                table[np.uintp(slot), _KEY], table[np.uintp(slot), _REST] = key, rest
                 words += 1
-            table[slot, COUNT] += 1
-            seen = table[slot, SEEN]
+            table[np.uintp(slot), COUNT] += 1
+            seen = table[np.uintp(slot), SEEN]
             if seen & 0xFFFFFFFF != section:
-                table[slot, SEEN] = (seen >> 32) + 1 << 32 | section
+                table[np.uintp(slot), SEEN] = (seen >> 32) + 1 << 32 | section
         if outcome == LONG:
             break
     state[0], state[1], state[2], state[3], state[4], state[5] = i, document, section, begun, words, used
@@ -101,18 +107,18 @@ def _find(text, eights, i, stop, end, letters, separated, slots, found):
     while i < stop and many < _AHEAD:
         start = i
         if separated:
-            while i < end and text[i] != 0xFF:
+            while i < end and text[np.uintp(i)] != 0xFF:
                 i += 1
             if i == start:
                 i += 1
                 continue
         else:
-            while i < end and text[i] == _SPACE:
+            while i < end and text[np.uintp(i)] == _SPACE:
                 i += 1
             first, length = i, 0
             while i < end:
                 code, length = _character(text, i)
-                if not letters[code]:
+                if not letters[np.uintp(code)]:
                     break
                 i += length
             if i == first:  # not even a letter: step over what stands there
@@ -122,17 +128,17 @@ def _find(text, eights, i, stop, end, letters, separated, slots, found):
         short = size <= SHORT
         key = rest = np.int64(0)
         if size >= 8:
-            key = eights[start]
-            rest = eights[start + 8] & _first(size - 8)
+            key = eights[np.uintp(start)]
+            rest = eights[np.uintp(start + 8)] & _first(size - 8)
         else:
-            key = eights[start] & _first(size)
+            key = eights[np.uintp(start)] & _first(size)
         if separated:
             for k in range(start, i):
-                short = short and text[k] != 0
+                short = short and text[np.uintp(k)] != 0
         if not short:
             key = np.int64(-3750763034362895579)  # FNV-1a
             for k in range(start, i):
-                key = (key ^ np.int64(text[k])) * np.int64(1099511628211)
+                key = (key ^ np.int64(text[np.uintp(k)])) * np.int64(1099511628211)
             key &= _first(7)
             rest = np.int64(-1)  # it has no place in the arena yet
         found[many, 0], found[many, 1], found[many, 2], found[many, 3] = start, size, key, rest
@@ -170,18 +176,20 @@ def _slot(key, rest, size):
 @njit(inline="always")
 def _character(text, i):
     """The code point whose UTF-8 begins at byte `i`, and its length in bytes."""
-    lead = np.int64(text[i])
+    lead = np.int64(text[np.uintp(i)])
     if lead < 0x80:
         return lead, 1
     if lead < 0xE0:
-        return (lead & 0x1F) << 6 | (text[i + 1] & 0x3F), 2
+        return (lead & 0x1F) << 6 | (text[np.uintp(i + 1)] & 0x3F), 2
     if lead < 0xF0:
-        return (lead & 0x0F) << 12 | np.int64(text[i + 1] & 0x3F) << 6 | np.int64(text[i + 2] & 0x3F), 3
+        return (lead & 0x0F) << 12 | np.int64(text[np.uintp(i + 1)] & 0x3F) << 6 | np.int64(
+            text[np.uintp(i + 2)] & 0x3F
+        ), 3
     return (
         (lead & 0x07) << 18
-        | np.int64(text[i + 1] & 0x3F) << 12
-        | np.int64(text[i + 2] & 0x3F) << 6
-        | np.int64(text[i + 3] & 0x3F)
+        | np.int64(text[np.uintp(i + 1)] & 0x3F) << 12
+        | np.int64(text[np.uintp(i + 2)] & 0x3F) << 6
+        | np.int64(text[np.uintp(i + 3)] & 0x3F)
     ), 4
 
 
