@@ -4,7 +4,7 @@
 
 Builds the card's 8,960 tokens from train_ko.jsonl.gz without a held-out twentieth of its documents (every
 20th, from the 8th), and prints one JSON object as its last line. `--quick` takes a tenth of the documents.
-Speeds that are compared are taken in turn in one run, medians of three; all processes and threads are those
+Speeds that are compared are taken in turn in one run, medians of five; all processes and threads are those
 of this machine. The counting pass reads and parses a gzip file, and writes and sorts its table;
 `encode_batch` has its texts in memory. Needs the corpora that EEVE_CORPORA names.
 """
@@ -85,7 +85,7 @@ def same(one: Tokenizer, other: Tokenizer, texts: list[str]) -> bool:
     return all(a.ids == b.ids for a, b in zip(*encoded, strict=True))
 
 
-def seconds(*functions: Callable[[], object], times: int = 3) -> list[float]:
+def seconds(*functions: Callable[[], object], times: int = 5) -> list[float]:
     """The median time of each function, called in turn."""
     taken: list[list[float]] = [[] for _ in functions]
     for _ in range(times):

@@ -402,7 +402,7 @@ def _put(path: Path, text: str) -> None:
 def _threads_take_turns() -> Iterator[None]:
     """One that decompresses or counts needs Python for an instant only, and else would wait 5 ms for it."""
     usual = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     try:
         yield
     finally:

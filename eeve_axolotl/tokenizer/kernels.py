@@ -242,13 +242,13 @@ def eight_bytes(table, arena, entries, depth):
 
 
 @njit(nogil=True, cache=True)
-def ranks(table, arena):
+def ranks(table, arena, entries):
     """What words sorted as they are must be sorted by, keeping the order of equals, once each space is a ▁.
 
     Letters stand before and after ▁: first comes `a`, then ` a`, `  a`, then `  가`, ` 가`, `가`.
     """
-    ranks = np.empty(len(table), dtype=np.int32)
-    for entry in range(len(table)):
+    ranks = np.empty(len(entries), dtype=np.int32)
+    for n, entry in enumerate(entries):
         place = _place(table, entry)
         spaces = letter = 0  # the letter's first three bytes: so many has ▁
         if place < 0:
@@ -264,7 +264,7 @@ def ranks(table, arena):
                 spaces += 1
             for k in range(spaces, spaces + 3):
                 letter = letter << 8 | (np.int64(arena[place + _HEADER + k]) if k < size else 0)
-        ranks[entry] = spaces if letter < _MARK_SORTS_AS else _LAST - spaces
+        ranks[n] = spaces if letter < _MARK_SORTS_AS else _LAST - spaces
     return ranks
 
 

@@ -138,44 +138,44 @@ class Tally:
             return
         path = self.prefix.with_name(f"{self.prefix.name}-{len(self.files)}.parquet")
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        rows, (first, *others) = self._parts()
+        first, *others = self._parts()
         with ThreadPoolExecutor(1) as ahead:
-            part = self._spelled(rows, *first)
+            part = self._spelled(*first)
             # A dictionary of words that all differ would be made in vain.
             with parquet.ParquetWriter(
                 beside, part.schema, compression="lz4", use_dictionary=["count", "documents"]
             ) as writer:
                 for other in others:
-                    following = ahead.submit(self._spelled, rows, *other)
+                    following = ahead.submit(self._spelled, *other)
                     writer.write_table(part)
                     part = following.result()
                 writer.write_table(part)
         beside.replace(path)
         self.files.append(path.name)
 
-    def _parts(self) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-        """The table's entries, and parts of them: each sorted after the one before, and by its words' first bytes.
+    def _parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Parts of the table, each sorted after the one before and in itself by the first bytes of its words.
 
-        A part is where its entries are, and those bytes as numbers.
+        A part is where its entries are in the table, and those bytes as numbers.
         """
         entries = np.flatnonzero(self._table[:, kernels.COUNT])
         keys = kernels.eight_bytes(self._table, self._arena, entries, 0)
+        ranks = kernels.ranks(self._table, self._arena, entries)
         order = np.argsort(keys)
-        # A copy, so that what follows goes through memory from one end to the other.
-        rows, keys = np.take(self._table, entries[order], axis=0), keys[order]
-        ranks = kernels.ranks(rows, self._arena)
-        order = np.argsort(ranks, kind="stable")
-        ranks, keys = ranks[order], keys[order]
-        starts = np.flatnonzero(ranks[1:] != ranks[:-1]) + 1
+        order = order[np.argsort(ranks[order], kind="stable")]
+        entries, keys, ranks = entries[order], keys[order], ranks[order]
         others = np.flatnonzero(keys[1:] != keys[:-1]) + 1
         step = np.searchsorted(others, np.arange(_ROW_GROUP, len(keys), _ROW_GROUP))
+        starts = np.flatnonzero(ranks[1:] != ranks[:-1]) + 1
         starts = np.union1d(starts, others[step[step < len(others)]])
-        return rows, list(zip(np.split(order, starts), np.split(keys, starts), strict=True))
+        return list(zip(np.split(entries, starts), np.split(keys, starts), strict=True))
 
-    def _spelled(self, rows: np.ndarray, entries: np.ndarray, keys: np.ndarray) -> pyarrow.Table:
+    def _spelled(self, entries: np.ndarray, keys: np.ndarray) -> pyarrow.Table:
         """The words and counts of a part, sorted."""
         import pyarrow
 
+        rows = np.take(self._table, entries, axis=0)  # from here on, memory is read in order
+        entries = np.arange(len(rows))
         kernels.sort_equal(rows, self._arena, entries, keys)
         ends = np.zeros(len(entries) + 1, dtype=np.int64)
         np.cumsum(kernels.lengths(rows, self._arena, entries), out=ends[1:])
