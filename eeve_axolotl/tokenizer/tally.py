@@ -47,7 +47,7 @@ class Tally:
         self._size = self._section = 0
         self._thread = ThreadPoolExecutor(1)
         self._counting: deque[Future] = deque()
-        self._clear(min(self.most, kernels.SECTION))
+        self._clear(min(self.most, 2 * kernels.SECTION))  # words: enough for some 50 MB of text
 
     def _clear(self, room: int) -> None:
         """An empty table with room for so many words."""
