@@ -144,7 +144,7 @@ def count(
     sizes = [shard.size() for shard in shards]
     if engine == "local" and all(sizes):  # a dataset's is not known
         workers = min(workers, 1 + sum(sizes) // _WORTH)
-    parts = _parts(shards, segmentation.digest, workers)
+    parts = _parts(shards, sizes, segmentation.digest, workers)
     with _disk_errors(directory):
         for name in ("words", "marks"):
             (directory / name).mkdir(parents=True, exist_ok=True)
@@ -193,9 +193,8 @@ def count_part(part: Part, segmentation: Segmentation, directory: Path, memory: 
     return mark
 
 
-def _parts(shards: list[Shard], digest: str, workers: int) -> list[Part]:
+def _parts(shards: list[Shard], sizes: list[int], digest: str, workers: int) -> list[Part]:
     """The shards, those in parts that would keep one of `workers` busy while the others have nothing to do."""
-    sizes = [shard.size() for shard in shards]
     share = max(1, sum(sizes) / workers)
     parts = []
     for shard, size in zip(shards, sizes, strict=True):

@@ -67,9 +67,8 @@ def count(text, eights, ends, letters, separated, state, table, room, arena):
             while table[np.uintp(slot), COUNT]:
                 if table[np.uintp(slot), _KEY] == key:
                     if long:
-                        if table[np.uintp(slot), _REST] and _same(
-                            text, start, size, arena, table[np.uintp(slot), _REST] - 1
-                        ):
+                        place = table[np.uintp(slot), _REST] - 1
+                        if place >= 0 and _same(text, start, size, arena, place):
                             break
                     elif table[np.uintp(slot), _REST] == rest:
                         break

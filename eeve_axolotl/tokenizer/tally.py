@@ -11,22 +11,23 @@ import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 from eeve_axolotl.tokenizer import kernels
 from eeve_axolotl.tokenizer.words import Segmentation
 
-if TYPE_CHECKING:
-    import pyarrow
-
 _BATCH = 1 << 20  # bytes of text handed to the compiled code at once
 _WAITING = 3  # such batches, at most
 _SEPARATOR = b"\xff"  # in no UTF-8
-# Bytes for a word: its entry at a load of 5/8, those of a long word, and, while spilling, a sorted copy.
+# Bytes for a word: its entry at a load of 5/8, those of a long word, and, while spilling, its place and its spelling.
 _PER_WORD, _LONG_BYTES = 130, 8
 _ROW_GROUP = 100_000  # words
+_SCHEMA = pyarrow.schema(
+    {"word": pyarrow.large_string(), "count": pyarrow.int64(), "documents": pyarrow.int64()}
+)
 
 
 class Tally:
@@ -132,23 +133,14 @@ class Tally:
         del self._table, self._arena
 
     def _spill(self) -> None:
-        from pyarrow import parquet
-
         if self.words == 0:
             return
         path = self.prefix.with_name(f"{self.prefix.name}-{len(self.files)}.parquet")
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        first, *others = self._parts()
-        with ThreadPoolExecutor(1) as ahead:
-            part = self._spelled(*first)
-            # A dictionary of words that all differ would be made in vain.
-            with parquet.ParquetWriter(
-                beside, part.schema, compression="lz4", use_dictionary=["count", "documents"]
-            ) as writer:
-                for other in others:
-                    following = ahead.submit(self._spelled, *other)
-                    writer.write_table(part)
-                    part = following.result()
+        # A dictionary of words that all differ would be made in vain.
+        how = {"compression": "lz4", "use_dictionary": ["count", "documents"]}
+        with ThreadPoolExecutor(1) as ahead, parquet.ParquetWriter(beside, _SCHEMA, **how) as writer:
+            for part in ahead.map(self._spelled, *zip(*self._parts(), strict=True)):
                 writer.write_table(part)
         beside.replace(path)
         self.files.append(path.name)
@@ -172,8 +164,6 @@ class Tally:
 
     def _spelled(self, entries: np.ndarray, keys: np.ndarray) -> pyarrow.Table:
         """The words and counts of a part, sorted."""
-        import pyarrow
-
         rows = np.take(self._table, entries, axis=0)  # from here on, memory is read in order
         entries = np.arange(len(rows))
         kernels.sort_equal(rows, self._arena, entries, keys)
@@ -187,7 +177,7 @@ class Tally:
             "count": rows[entries, kernels.COUNT],
             "documents": rows[entries, kernels.SEEN] >> 32,
         }
-        return pyarrow.table(columns)
+        return pyarrow.table(columns, _SCHEMA)
 
 
 def _empty_table(entries: int) -> np.ndarray:
