@@ -23,7 +23,7 @@ from pyarrow import parquet
 from tokenizers import Tokenizer
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.sources import Source
+from eeve_axolotl.sources import Shard, Source
 from eeve_axolotl.tokenizer import counting, tally
 from eeve_axolotl.tokenizer.base import extended_state, model_of
 from eeve_axolotl.tokenizer.build import TokenizerSettings, build
@@ -370,6 +370,19 @@ def test_two_workers_count_as_one_does(starting_is_cheap, shards, texts, right, 
 def test_little_text_is_counted_here(monkeypatch, shards, right, segmentation, tmp_path):
     monkeypatch.setattr(subprocess, "Popen", None)
     assert table(counting.count(shards, segmentation, tmp_path, workers=2)) == right
+
+
+def test_text_of_unknown_size_is_counted_by_all_workers(monkeypatch, shards, right, segmentation, tmp_path):
+    started, start = [], subprocess.Popen
+
+    def spy(*arguments, **more):
+        started.append(start(*arguments, **more))
+        return started[-1]
+
+    monkeypatch.setattr(Shard, "size", lambda self: 0)  # as a dataset's
+    monkeypatch.setattr(subprocess, "Popen", spy)
+    assert table(counting.count(shards, segmentation, tmp_path, workers=2)) == right
+    assert len(started) == 2
 
 
 def test_workers_that_die_are_an_error(starting_is_cheap, monkeypatch, shards, segmentation, tmp_path):
