@@ -182,13 +182,13 @@ def count_part(part: Part, segmentation: Segmentation, directory: Path, memory: 
     from eeve_axolotl.tokenizer.tally import Tally
 
     tally = Tally(segmentation, directory / "words" / part.id, memory)
-    documents = size = 0
+    documents = 0
     with _disk_errors(directory), _threads_take_turns():
         for text in part.shard.texts(part.number, part.of):
             documents += 1
-            size += tally.add(text)
+            tally.add(text)
         tally.close()
-        mark = Mark(part.id, part.shard.place, documents, size, tuple(tally.files))
+        mark = Mark(part.id, part.shard.place, documents, tally.bytes, tuple(tally.files))
         _put(directory / "marks" / f"{part.id}.json", json.dumps(asdict(mark)))
     return mark
 

@@ -139,9 +139,8 @@ def _last_bytes(fragment: str, spelling: ByteLevel) -> bytes:
 
 def _strangers(prefixes: set[bytes], segmentation) -> list[int]:
     """Code points outside the scripts whose UTF-8 begins with one of `prefixes`."""
-    letters = segmentation.letters()
     codes = {code for prefix in prefixes if prefix for code in _code_points(prefix)}
-    return sorted(code for code in codes if not letters[code])
+    return sorted(codes.difference(segmentation.letters().tolist()))
 
 
 def _code_points(prefix: bytes) -> range:

@@ -108,11 +108,16 @@ class Segmentation:
         return {**self.__dict__, "_cache": {}}
 
     def letters(self) -> np.ndarray:
-        """For each code point whether it is a letter of the scripts."""
-        table = np.zeros(0x110000, dtype=np.bool_)
-        for first, last in letter_ranges(self.scripts):
-            table[ord(first) : ord(last) + 1] = True
-        return table
+        """The code points of the scripts' letters, in order."""
+        ranges = letter_ranges(self.scripts)
+        return np.unique(np.concatenate([np.arange(ord(a), ord(b) + 1) for a, b in ranges]))
+
+    def characters(self) -> np.ndarray:
+        """The code points of the characters that words may have, in order."""
+        if self.exactly_spans:
+            return np.union1d(self.letters(), [ord(BOUNDARY)])
+        # Half a surrogate pair is in none.
+        return np.concatenate((np.arange(0xD800), np.arange(0xE000, 0x110000)))
 
     def words(self, text: str) -> list[str]:
         """The words of a document in order, spaces spelled ▁."""
