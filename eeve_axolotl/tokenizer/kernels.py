@@ -60,8 +60,8 @@ def alphabet(characters: np.ndarray, boundary: int | None = None, written: int |
 
 # Columns of an entry. A short word is one number, or two. A long one has a hash without its last symbol, and its
 # place in the arena + 1: no short one looks like it. SEEN is documents << 32 | the section it was last seen in.
+# In the arena a 0 follows each word.
 _KEY, _REST, COUNT, SEEN = range(4)
-_HEADER = 1  # a long word's length, before it in the arena
 _AHEAD, _SLOT = 128, 4  # words found before they are looked up, and the column of where each may be
 
 
@@ -81,7 +81,10 @@ def utf8_size(text):
 
 @njit(nogil=True, cache=True)
 def count(text, ends, alphabet, state, table, room, arena):
-    """Count words from where `state` says until the text ends or there is no room for another section."""
+    """Count words from where `state` says until the text ends or there is no room for another section.
+
+    `ends` are those of documents, the last characters of which are in no word.
+    """
     i, document, section, begun, words, used, _ = state
     found = np.empty((_AHEAD, 5), dtype=np.int64)
     outcome = DONE
@@ -98,7 +101,7 @@ def count(text, ends, alphabet, state, table, room, arena):
                 break
             section += 1
             begun = i
-        i, many = _find(text, i, min(begun + SECTION, end), end, alphabet, len(table), found)
+        i, many = _find(text, i, min(begun + SECTION, end), alphabet, len(table), found)
         # Entries lie far apart: a look at all of them first, as memory answers many questions in the time of one.
         touched = np.int64(0)
         for n in range(many):
@@ -120,21 +123,20 @@ def count(text, ends, alphabet, state, table, room, arena):
                     slot = 0
             if table[np.uintp(slot), COUNT] == 0:
                 if long:
-                    if used + _HEADER + size > len(arena):
+                    if used + size + 1 > len(arena):
                         i = start
                         outcome = LONG
                         break
                     rest = used + 1
-                    arena[used] = size
                     for k in range(size):
-                        arena[used + _HEADER + k] = alphabet.symbols[text[start + k]]
-                    used += _HEADER + size
+                        arena[used + k] = alphabet.symbols[text[start + k]]
+                    arena[used + size] = 0
+                    used += size + 1
                 table[np.uintp(slot), _KEY], table[np.uintp(slot), _REST] = key, rest
                 words += 1
             table[np.uintp(slot), COUNT] += 1
             seen = table[np.uintp(slot), SEEN]
-            if seen & 0xFFFFFFFF != section:
-                table[np.uintp(slot), SEEN] = (seen >> 32) + 1 << 32 | section
+            table[np.uintp(slot), SEEN] = (seen >> 32) + (seen & 0xFFFFFFFF != section) << 32 | section
         if outcome == LONG:
             break
     state[0], state[1], state[2], state[3], state[4], state[5] = i, document, section, begun, words, used
@@ -142,33 +144,38 @@ def count(text, ends, alphabet, state, table, room, arena):
 
 
 @njit(inline="always")
-def _find(text, i, stop, end, alphabet, slots, found):
+def _find(text, i, stop, alphabet, slots, found):
     """The words that begin from character `i` on and before `stop`, `_AHEAD` at most; returns where it stopped."""
     symbols, boundary, each = alphabet.symbols, alphabet.boundary, alphabet.each
     many = 0
     while i < stop and many < _AHEAD:
-        start = i
-        while i < end and _symbol(text, i, symbols) == boundary:
+        symbol = _symbol(text, i, symbols)
+        if symbol == 0:
             i += 1
-        first = i
-        while i < end:
-            symbol = _symbol(text, i, symbols)
-            if symbol == 0 or symbol == boundary:
-                break
-            i += 1
-        if i == first:  # no word: step over what stands there
-            i = min(i + 1, end)
             continue
+        start = i
+        word = np.int64(0), np.int64(0), each
+        while symbol == boundary:
+            word = _with(symbol, word, alphabet)
+            i += 1
+            symbol = _symbol(text, i, symbols)
+        if symbol == 0:
+            continue
+        while symbol != 0 and symbol != boundary:
+            word = _with(symbol, word, alphabet)
+            i += 1
+            symbol = _symbol(text, i, symbols)
         size = i - start
-        key = _packed(text, start, i, alphabet)
-        rest = np.int64(0)
+        key, rest, left = word
+        rest <<= alphabet.bits * left
+        if size <= each:
+            key, rest = rest, key
         if size > 2 * each:
+            key = np.int64(0)
             for k in range(start, i):  # FNV-1a
                 key = (key ^ _symbol(text, k, symbols)) * np.int64(1099511628211)
             key = key >> alphabet.bits << alphabet.bits
             rest = np.int64(-1)  # it has no place in the arena yet
-        elif size > each:
-            rest = _packed(text, start + each, i, alphabet)
         found[many, 0], found[many, 1], found[many, 2], found[many, 3] = start, size, key, rest
         found[many, _SLOT] = _slot(key, rest, alphabet, slots)
         many += 1
@@ -181,13 +188,12 @@ def _symbol(text, i, symbols):
 
 
 @njit(inline="always")
-def _packed(text, start, stop, alphabet):
-    """The symbols from `start` on as a number, no more than fit."""
-    number = np.int64(0)
-    size = min(stop - start, alphabet.each)
-    for k in range(start, start + size):
-        number = number << alphabet.bits | _symbol(text, k, alphabet.symbols)
-    return number << alphabet.bits * (alphabet.each - size)
+def _with(symbol, word, alphabet):
+    """A word (the number before the last, the last number, and how many symbols that has room for) and a symbol."""
+    before, last, left = word
+    if left == 0:
+        before, last, left = last, np.int64(0), alphabet.each
+    return before, last << alphabet.bits | symbol, left - 1
 
 
 @njit(inline="always")
@@ -206,12 +212,10 @@ def _slot(key, rest, alphabet, size):
 
 @njit(nogil=True, cache=True)
 def _same(text, start, size, arena, at, alphabet):
-    if size != arena[at]:
-        return False
     for k in range(size):
-        if _symbol(text, start + k, alphabet.symbols) != arena[at + _HEADER + k]:
+        if arena[at + k] != alphabet.symbols[text[start + k]]:
             return False
-    return True
+    return arena[at + size] == 0
 
 
 @njit(inline="always")
@@ -242,11 +246,12 @@ def _number(table, arena, entry, alphabet, depth):
         return (
             table[np.uintp(entry), _KEY if depth == 0 else _REST] if depth <= alphabet.each else np.int64(0)
         )
-    number, size = np.int64(0), np.int64(arena[place])
-    for k in range(depth, depth + alphabet.each):
-        symbol = np.int64(arena[place + _HEADER + k]) if k < size else np.int64(0)
-        number = number << alphabet.bits | symbol
-    return number
+    number, left = np.int64(0), alphabet.each
+    while left and arena[place + depth]:
+        number = number << alphabet.bits | np.int64(arena[place + depth])
+        depth += 1
+        left -= 1
+    return number << alphabet.bits * left
 
 
 @njit(nogil=True, cache=True)
@@ -255,18 +260,18 @@ def sort_equal(table, arena, entries, keys, alphabet):
     todo = [(np.int64(0), alphabet.each, keys)]
     while todo:
         begin, depth, keys = todo.pop()
-        some = entries[begin : begin + len(keys)]
-        more = np.empty(len(some), dtype=np.int64)
-        for n, entry in enumerate(some):
-            more[n] = _number(table, arena, entry, alphabet, depth)
         first = 0
         for n in range(1, len(keys) + 1):
             if n < len(keys) and keys[n] == keys[first]:
                 continue
             if n - first > 1:
-                _sort(more[first:n], some[first:n])
-                if (more[first + 1 : n] == more[first : n - 1]).any():
-                    todo.append((begin + first, depth + alphabet.each, more[first:n]))
+                some = entries[begin + first : begin + n]
+                more = np.empty(len(some), dtype=np.int64)
+                for k, entry in enumerate(some):
+                    more[k] = _number(table, arena, entry, alphabet, depth)
+                _sort(more, some)
+                if (more[1:] == more[:-1]).any():
+                    todo.append((begin + first, depth + alphabet.each, more))
             first = n
 
 
@@ -289,14 +294,14 @@ def _sort(keys, entries):
 @njit(nogil=True, cache=True)
 def spell(table, arena, entries, alphabet, ends):
     """The words in UTF-8 one after the other, saying where each ends, after a first 0."""
-    symbols = np.empty(2 * alphabet.each, dtype=np.uint32)
+    symbols = np.empty(2 * alphabet.each, dtype=arena.dtype)
     text = np.empty(4 * len(symbols) * len(entries), dtype=np.uint8)
     at = 0
     for n, entry in enumerate(entries):
         ends[n] = at
         place = _place(table, entry, alphabet)
         if place >= 0:
-            word = arena[place + _HEADER : place + _HEADER + arena[place]]
+            word = arena[place : place + _length(arena, place)]
         else:
             word = symbols[: _unpacked(table[entry, _KEY], table[entry, _REST], alphabet, symbols)]
         if at + 4 * len(word) > len(text):
@@ -305,6 +310,14 @@ def spell(table, arena, entries, alphabet, ends):
             at = _write(np.int64(alphabet.characters[symbol]), text, at)
     ends[len(entries)] = at
     return text[:at]
+
+
+@njit(inline="always")
+def _length(arena, place):
+    size = 0
+    while arena[place + size]:
+        size += 1
+    return size
 
 
 @njit(inline="always")

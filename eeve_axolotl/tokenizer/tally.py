@@ -21,7 +21,7 @@ from eeve_axolotl.tokenizer.words import BOUNDARY, Segmentation
 
 _BATCH = 1 << 19  # characters of text handed to the compiled code at once
 _WAITING = 3  # such batches, at most
-_SEPARATOR = "\udfff"  # half of a surrogate pair, which is in no word
+_SEPARATOR = "\udfff"  # half a surrogate pair, which is in no word: after each word or document
 # Bytes for a word: its entry at a load of 5/8, those of a long word, and, while spilling, its place and its spelling.
 _PER_WORD, _LONG_BYTES = 130, 8
 _ROW_GROUP = 100_000  # words
@@ -56,17 +56,18 @@ class Tally:
         self.room = room
         self.words = self._used = 0  # words, and bytes of the arena
         self._table = _empty_table(room * 8 // 5 + 1)
-        self._arena = np.empty(max(_LONG_BYTES * room // 4, 2 * kernels.SECTION), dtype=np.uint32)
+        kind = self.alphabet.symbols.dtype
+        self._arena = np.empty(max(_LONG_BYTES // kind.itemsize * room, 2 * kernels.SECTION), dtype=kind)
 
     def add(self, text: str) -> None:
         """Count a document's words."""
         if self.segmentation.exactly_spans:
-            raw = "\n".join(self.segmentation.pieces(text))
+            raw = _SEPARATOR.join(self.segmentation.pieces(text))
         else:
             raw = _SEPARATOR.join(self.segmentation.words(text))
         # Those of `raw` are added when it is counted.
         if raw.endswith(text):  # nearly always, after a space
-            self.bytes -= len(raw) - len(text)
+            self.bytes -= _bytes(raw[: len(raw) - len(text)])
         else:
             self.bytes += _bytes(text) - _bytes(raw)
         if raw:
@@ -78,9 +79,9 @@ class Tally:
     def _hand_over(self) -> None:
         """Give the batch to the thread, when that has few others left."""
         self._wait(_WAITING)
-        text = np.frombuffer("".join(self._batch).encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        ends = np.cumsum([len(raw) for raw in self._batch])
-        self._counting.append(self._thread.submit(self._count, text, ends))
+        text = _SEPARATOR.join([*self._batch, ""]).encode("utf-32-le", "surrogatepass")
+        ends = np.cumsum([len(raw) + 1 for raw in self._batch])
+        self._counting.append(self._thread.submit(self._count, np.frombuffer(text, dtype="<u4"), ends))
         self._batch, self._size = [], 0
 
     def _wait(self, most: int = 0) -> None:
@@ -106,7 +107,7 @@ class Tally:
             elif outcome == kernels.FULL:
                 self._grow(max(min(2 * self.room, self.most), int(state[6])))
         self._section = int(state[2])
-        return kernels.utf8_size(text)
+        return kernels.utf8_size(text) - len(ends) * _bytes(_SEPARATOR)
 
     def _grow(self, room: int) -> None:
         table, arena, words, used = self._table, self._arena, self.words, self._used

@@ -335,6 +335,28 @@ def test_documents_longer_than_a_section_and_words_longer_than_the_arena(segment
     assert counts == {"▁마바": 200_000, "▁사": 200_000, "▁" + word: 1, "▁아": 1}
 
 
+def test_long_words_of_one_hash_are_told_apart(monkeypatch, segmentation, tmp_path):
+    alphabet = tally._alphabet(segmentation)._replace(bits=31, each=2)  # 33 bits are left of a hash
+    monkeypatch.setattr(tally, "_alphabet", lambda segmentation: alphabet)
+    dice = random.Random(3)
+    words = {"".join(dice.choices("가나다라마바사아자차카타파하", k=8)) for _ in range(400_000)}
+    counted = tally.Tally(segmentation, tmp_path / "part", 1_000_000_000)
+    counted.add("\n".join(sorted(words)))
+    counted.close()
+    (name,) = counted.files
+    assert {word.removeprefix("▁") for word in parquet.read_table(tmp_path / name)["word"].to_pylist()} == words
+
+
+def test_bytes_are_those_of_the_texts(state, tmp_path):
+    texts = ["가", " 나 다", "<s>라<s>", "▁마", "abc", "🙂 사", "아.", "\ud800 자"]
+    for base in (state, _tied(state)):
+        counted = tally.Tally(Segmentation(base, ["Hangul"]), tmp_path / "part", 1_000_000)
+        for text in texts:
+            counted.add(text)
+        counted.close()
+        assert counted.bytes == sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+
+
 def test_table_is_exact(shards, right, segmentation, tmp_path):
     counted = counting.count(shards, segmentation, tmp_path)
     assert table(counted) == right
