@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
+import numpy as np
 import regex
 
 from eeve_axolotl.embeddings import byte_level_alphabet
@@ -48,6 +49,10 @@ class ByteLevelSegmentation(Segmentation):
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_cache": {}, "_tokenizer": None}
+
+    def characters(self) -> np.ndarray:
+        """The code points of the base's alphabet, in order."""
+        return np.sort([ord(character) for character in byte_level_alphabet()])
 
     def words(self, text: str) -> list[str]:
         """The words of a document in order, in the base's alphabet."""

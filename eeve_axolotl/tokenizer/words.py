@@ -87,10 +87,12 @@ class Segmentation:
         )
         #: Whether a word is nothing but boundaries and then letters: no base token ties them to anything else.
         self.exactly_spans = not any(map(foreign.search, tokens))
+        self._tied_characters: set[str] = set()
         if self.exactly_spans:
             self._chunk = re.compile(f"{BOUNDARY}+[{letters}]*|[{letters}]+")
         else:  # cut where boundaries begin, and then each chunk with care
             self._tied = {token[i : i + 2] for token in tokens for i in range(len(token) - 1)}
+            self._tied_characters = set("".join(self._tied))
             before = {left for left, right in self._tied if right == BOUNDARY} - {BOUNDARY}
             glued = f"(?:(?<=[{_inside(before)}]){BOUNDARY}+[^{BOUNDARY}]*)*" if before else ""
             self._chunk = re.compile(f"(?:{BOUNDARY}+[^{BOUNDARY}]*|[^{BOUNDARY}]+){glued}")
@@ -114,10 +116,9 @@ class Segmentation:
 
     def characters(self) -> np.ndarray:
         """The code points of the characters that words may have, in order."""
-        if self.exactly_spans:
-            return np.union1d(self.letters(), [ord(BOUNDARY)])
-        # Half a surrogate pair is in none.
-        return np.concatenate((np.arange(0xD800), np.arange(0xE000, 0x110000)))
+        return np.union1d(
+            self.letters(), [ord(character) for character in {BOUNDARY, *self._tied_characters}]
+        )
 
     def words(self, text: str) -> list[str]:
         """The words of a document in order, spaces spelled ▁."""

@@ -21,12 +21,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
+from eeve_axolotl.embeddings import byte_level_alphabet
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.sources import Shard, Source
 from eeve_axolotl.tokenizer import counting, tally
 from eeve_axolotl.tokenizer.base import extended_state, model_of
 from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+from eeve_axolotl.tokenizer.byte_level import ByteLevelSegmentation
 from eeve_axolotl.tokenizer.select import count_tokens, tokens_of
 from eeve_axolotl.tokenizer.words import Segmentation
 from tests.conftest import corpus
@@ -132,7 +136,7 @@ def test_real_text_counts_equal_re_encoding_it(real_texts, real_tokens, state, s
 PIECES = st.sampled_from(
     ["가", "나", "다", "한국어", "니다", "한", "ㄱ", "\u1100", "각", " ", "  ", "   ", "▁", "▁▁", "\n", "\t", "\r", "\0",
      "\x85", "\u3000", "\u00a0", "\u200b", "\u0301", "a", "the", "漢", "α", ".", "<s>", "</s>", "<unk>", "<0x0A>",
-     "🙂", "🇰🇷"]
+     "🙂", "🇰🇷", "가.", "(나", "don't", "the-", ") "]
 )  # fmt: skip
 TEXTS = st.lists(PIECES | st.text(max_size=4), max_size=25).map("".join)
 
@@ -166,16 +170,28 @@ class InMemory:
         yield list(self.words), list(self.words.values())
 
 
+@pytest.fixture(scope="session", params=["letters after boundaries", "tied", "tied Latin", "byte-level"])
+def any_segmentation(request, state) -> Segmentation:
+    if request.param == "byte-level":
+        base = Tokenizer(BPE(byte_level_alphabet(), []))
+        base.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        return ByteLevelSegmentation(json.loads(base.to_str()), ["Hangul", "Latin"])
+    if request.param == "tied Latin":
+        return Segmentation(_tied_latin(state), ["Latin"])
+    return Segmentation(_tied(state) if request.param == "tied" else state, ["Hangul"])
+
+
 @settings(max_examples=100, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=8))
-def test_compiled_counts_equal_python_counts(texts, segmentation, tmp_path_factory):
+def test_compiled_counts_equal_python_counts(texts, any_segmentation, tmp_path_factory):
     directory = tmp_path_factory.mktemp("tally")
-    counted = tally.Tally(segmentation, directory / "part", 1_000_000)
+    counted = tally.Tally(any_segmentation, directory / "part", 1_000_000)
     for text in texts:
         counted.add(text)
     counted.close()
     found = [row for name in counted.files for row in parquet.read_table(directory / name).to_pylist()]
-    assert found == expected(texts, segmentation)
+    assert found == expected(texts, any_segmentation)
+    assert counted.bytes == sum(len(text.encode()) for text in texts)
 
 
 # Bases whose words are bounded otherwise: each a change of the real one.
@@ -344,7 +360,9 @@ def test_long_words_of_one_hash_are_told_apart(monkeypatch, segmentation, tmp_pa
     counted.add("\n".join(sorted(words)))
     counted.close()
     (name,) = counted.files
-    assert {word.removeprefix("▁") for word in parquet.read_table(tmp_path / name)["word"].to_pylist()} == words
+    assert {
+        word.removeprefix("▁") for word in parquet.read_table(tmp_path / name)["word"].to_pylist()
+    } == words
 
 
 def test_bytes_are_those_of_the_texts(state, tmp_path):
