@@ -54,7 +54,7 @@ class Tally:
     def _clear(self, room: int) -> None:
         """An empty table with room for so many words."""
         self.room = room
-        self.words = self._used = 0  # words, and bytes of the arena
+        self.words = self._used = 0  # words, and symbols in the arena
         self._table = _empty_table(room * 8 // 5 + 1)
         kind = self.alphabet.symbols.dtype
         self._arena = np.empty(max(_LONG_BYTES // kind.itemsize * room, 2 * kernels.SECTION), dtype=kind)

@@ -218,7 +218,7 @@ TEKKEN = Path(importlib.util.find_spec("mistral_common").origin).parent / "data"
 @pytest.fixture(scope="module")
 def korean() -> list[str]:
     with gzip.open(corpus("train_ko.jsonl.gz"), "rt", encoding="utf-8") as lines:
-        return [json.loads(next(lines))["text"] for _ in range(800)]
+        return [json.loads(next(lines))["text"] for _ in range(400)]
 
 
 def test_tekken_is_read_as_mistral_reads_it(korean):
@@ -232,7 +232,7 @@ def test_tekken_is_read_as_mistral_reads_it(korean):
 def test_tekken_is_extended(method, script, korean, tmp_path):
     """It has 131,072 tokens and much Korean already."""
     seen, unseen, other = (
-        (korean[200:], korean[:200], greek()) if script == "Hangul" else (greek(), greek(1), korean)
+        (korean[100:], korean[:100], greek()) if script == "Hangul" else (greek(), greek(1), korean)
     )
     file = write(tmp_path / "texts.jsonl", seen)
     manifest = build(
