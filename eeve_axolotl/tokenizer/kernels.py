@@ -292,8 +292,9 @@ def _sort(keys, entries):
 
 
 @njit(nogil=True, cache=True)
-def spell(table, arena, entries, alphabet, ends):
-    """The words in UTF-8 one after the other, saying where each ends, after a first 0."""
+def spell(table, arena, entries, alphabet):
+    """The words in UTF-8 one after the other, and where each ends, after a first 0."""
+    ends = np.empty(len(entries) + 1, dtype=np.int64)
     symbols = np.empty(2 * alphabet.each, dtype=arena.dtype)
     text = np.empty(4 * len(symbols) * len(entries), dtype=np.uint8)
     at = 0
@@ -309,7 +310,7 @@ def spell(table, arena, entries, alphabet, ends):
         for symbol in word:
             at = _write(np.int64(alphabet.characters[symbol]), text, at)
     ends[len(entries)] = at
-    return text[:at]
+    return text[:at], ends
 
 
 @njit(inline="always")

@@ -61,10 +61,8 @@ class Tally:
 
     def add(self, text: str) -> None:
         """Count a document's words."""
-        if self.segmentation.exactly_spans:
-            raw = _SEPARATOR.join(self.segmentation.pieces(text))
-        else:
-            raw = _SEPARATOR.join(self.segmentation.words(text))
+        cut = self.segmentation.pieces if self.segmentation.exactly_spans else self.segmentation.words
+        raw = _SEPARATOR.join(cut(text))
         # Those of `raw` are added when it is counted.
         if raw.endswith(text):  # nearly always, after a space
             self.bytes -= _bytes(raw[: len(raw) - len(text)])
@@ -159,8 +157,7 @@ class Tally:
         rows = np.take(self._table, entries, axis=0)  # from here on, memory is read in order
         entries = np.arange(len(rows))
         kernels.sort_equal(rows, self._arena, entries, keys, self.alphabet)
-        ends = np.empty(len(entries) + 1, dtype=np.int64)
-        text = kernels.spell(rows, self._arena, entries, self.alphabet, ends)
+        text, ends = kernels.spell(rows, self._arena, entries, self.alphabet)
         buffers = (pyarrow.py_buffer(ends), pyarrow.py_buffer(text))
         columns = {
             "word": pyarrow.LargeStringArray.from_buffers(len(entries), *buffers),

@@ -87,12 +87,13 @@ class Segmentation:
         )
         #: Whether a word is nothing but boundaries and then letters: no base token ties them to anything else.
         self.exactly_spans = not any(map(foreign.search, tokens))
-        self._tied_characters: set[str] = set()
+        self._tied: set[str] = (
+            set()
+        )  # characters side by side in a base token, where that is more than a span
         if self.exactly_spans:
             self._chunk = re.compile(f"{BOUNDARY}+[{letters}]*|[{letters}]+")
         else:  # cut where boundaries begin, and then each chunk with care
             self._tied = {token[i : i + 2] for token in tokens for i in range(len(token) - 1)}
-            self._tied_characters = set("".join(self._tied))
             before = {left for left, right in self._tied if right == BOUNDARY} - {BOUNDARY}
             glued = f"(?:(?<=[{_inside(before)}]){BOUNDARY}+[^{BOUNDARY}]*)*" if before else ""
             self._chunk = re.compile(f"(?:{BOUNDARY}+[^{BOUNDARY}]*|[^{BOUNDARY}]+){glued}")
@@ -116,9 +117,7 @@ class Segmentation:
 
     def characters(self) -> np.ndarray:
         """The code points of the characters that words may have, in order."""
-        return np.union1d(
-            self.letters(), [ord(character) for character in {BOUNDARY, *self._tied_characters}]
-        )
+        return np.union1d(self.letters(), [ord(character) for character in {BOUNDARY, *"".join(self._tied)}])
 
     def words(self, text: str) -> list[str]:
         """The words of a document in order, spaces spelled ▁."""
