@@ -1,17 +1,89 @@
-"""How many micro batches make a step, so that a step is the same on any number of GPUs. Knows config keys only."""
+"""What an optimiser step of a stage is: how many sequences and tokens, over all processes, and how many steps at most.
+
+Worked out once here, from a config; the trainer, the planner, the corpus report and the chain ask. Knows config keys only.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from eeve_axolotl.args import EEVESettings, ScheduledStage
 from eeve_axolotl.errors import EEVEError
+
+SEQUENCE_LEN = 512  # Axolotl's own default of `sequence_len`
 
 # Keys that would themselves change how many sequences a step has.
 _OTHERS_WHO_DECIDE = {
     "batch_size": "it is Axolotl's key for the batch of one GPU",
     "auto_find_batch_size": "it changes the micro batch while training",
 }
+
+
+@dataclass(frozen=True)
+class OptimizerStep:
+    """One optimiser step of a stage: `processes` x `accumulation` micro batches of `micro_batch` sequences."""
+
+    sequence_len: int
+    micro_batch: int
+    accumulation: int
+    processes: int
+    max_steps: int | None = None
+    """Steps of the stage at most, by `max_steps` and `max_tokens`; None where neither is set (then epochs end it)."""
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of a step, over all processes."""
+        return self.micro_batch * self.accumulation * self.processes
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step, over all processes, padding counted."""
+        return self.sequences * self.sequence_len
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens of the stage at most, padding counted."""
+        return None if self.max_steps is None else self.max_steps * self.tokens
+
+    @classmethod
+    def of(
+        cls,
+        cfg: Mapping,
+        settings: EEVESettings,
+        stage: ScheduledStage,
+        *,
+        processes: int,
+        global_batch: int | None = None,
+    ) -> OptimizerStep:
+        """The step of one `stage` of the run that `cfg` describes.
+
+        Args:
+            cfg: an Axolotl config, as its YAML has it.
+            settings: its `eeve:` block. What the stage leaves out is as `cfg` says, or as Axolotl's defaults.
+            processes: how many train (see `processes`).
+            global_batch: sequences of a step instead of `eeve.global_batch_size`.
+
+        Raises EEVEError for a global batch that the processes do not divide.
+        """
+        micro_batch = stage.micro_batch_size or cfg.get("micro_batch_size") or 1
+        whole = global_batch or settings.global_batch_size
+        if whole:
+            accumulation = accumulation_steps(whole, micro_batch, processes)
+        else:
+            accumulation = stage.gradient_accumulation_steps or cfg.get("gradient_accumulation_steps") or 1
+        step = cls(int(cfg.get("sequence_len") or SEQUENCE_LEN), micro_batch, accumulation, processes)
+        limits = [stage.max_steps or cfg.get("max_steps")]
+        limits.append(stage.max_tokens and steps_for(stage.max_tokens, step.tokens))
+        limits = [int(limit) for limit in limits if limit and int(limit) > 0]
+        return replace(step, max_steps=min(limits)) if limits else step
+
+
+def steps_for(max_tokens: int, tokens_per_step: int) -> int:
+    """Steps that a budget of `max_tokens` allows, the last one in full; at least one."""
+    return max(1, math.ceil(max_tokens / tokens_per_step))
 
 
 def processes(cfg: Mapping) -> int:

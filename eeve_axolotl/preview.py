@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from eeve_axolotl import batch, checks, sharding, vocabulary
+from eeve_axolotl import batch, checks, records, sharding, vocabulary
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.stages import Layers, Rows, Stage
@@ -113,7 +113,7 @@ def _check_tokenizer(cfg: Mapping, explicit: int | None) -> None:
         needs_new_rows=any(stage.trains_new_rows_only for stage in stages),
         explicit=explicit,
         manifest=vocabulary.manifest_base_size(directory),
-        mark=content.get(vocabulary.MARK),
+        mark=content.get(records.MARK),
     )
 
 

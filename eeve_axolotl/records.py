@@ -1,20 +1,33 @@
-"""What a stage leaves beside its weights, and how to tell that it is done."""
+"""What our files are called, and how to tell that a stage is done."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
 
-from eeve_axolotl.files import read_json, sha256
+from eeve_axolotl.files import read_json_if_there, sha256
 
+# Beside a stage's weights.
 RECORD = "eeve_stage.json"  # written last: its presence says "done"
 HISTORY = "eeve_history.json"  # loss by step, and what the stage cost
 FAILED = "eeve_stage.failed.json"  # the evidence, where something frozen has changed
+OPTIMIZER = "eeve_optimizer.pt"  # with `keep_optimizer`, the state that the next stage goes on with
+
+WHOLE = "eeve_whole"  # in a checkpoint that was written to its end
+MARK = "eeve_axolotl"  # the key in the config.json of a model whose rows we extended
+
+TOKENIZER_MANIFEST = "eeve_tokenizer.json"  # beside a tokenizer that `axolotl eeve tokenizer` built
+CORPUS_MANIFEST = "eeve_corpus.json"  # beside the shards that `axolotl eeve corpus` wrote
+
+# In a chain's output.
+CHAIN = "eeve_pipeline.json"  # which runs and stages it has
+RUNS = "runs"  # a JSON file for each finished run: what it depended on
+EVALUATION = "evaluation"  # a JSON file for each evaluated model
 
 
 def read_record(directory: str | Path) -> dict | None:
     """The record of a stage that is done, or None: no record, or weights that are not those it names."""
-    record = read_json(Path(directory) / RECORD)
+    record = read_json_if_there(Path(directory) / RECORD)
     return record if record and record.get("weights") == weights_sha256(directory) else None
 
 

@@ -15,7 +15,7 @@ from eeve_axolotl import batch, checks, embeddings, rows, vocabulary
 from eeve_axolotl.args import EEVESettings, ScheduledStage
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import write_json
-from eeve_axolotl.records import FAILED, HISTORY, RECORD, weights_sha256
+from eeve_axolotl.records import FAILED, HISTORY, MARK, RECORD, weights_sha256
 from eeve_axolotl.settings import explain
 from eeve_axolotl.stages import Layers, Stage
 
@@ -120,7 +120,7 @@ class StageRun:
             needs_new_rows=any(each.resolved().trains_new_rows_only for each in self.schedule),
             explicit=self.settings.base_vocab_size,
             manifest=vocabulary.manifest_base_size(cfg.tokenizer_config or cfg.base_model),
-            mark=getattr(model.config, vocabulary.MARK, None),
+            mark=getattr(model.config, MARK, None),
             base_tokenizer=_tokenizer_beside(cfg),
         )
         start, stop = self.vocabulary.uninitialised_from, self.vocabulary.size
@@ -133,7 +133,7 @@ class StageRun:
         else:
             LOG.info("initialised no rows: the checkpoint has all %s", f"{stop:,}")
             self.record["initialised"] = None
-        setattr(model.config, vocabulary.MARK, self.vocabulary.mark())
+        setattr(model.config, MARK, self.vocabulary.mark())
 
     def enter(self, number: int, model) -> None:
         """Go to another stage of the schedule: its masks in place of those before."""

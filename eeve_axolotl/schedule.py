@@ -29,8 +29,3 @@ def converged(losses: Sequence[float], window: int, min_improvement: float, pati
             if without == patience:
                 return True
     return False
-
-
-def steps_for(max_tokens: int, tokens_per_step: int) -> int:
-    """Steps that a budget of `max_tokens` allows, the last one in full; at least one."""
-    return max(1, math.ceil(max_tokens / tokens_per_step))

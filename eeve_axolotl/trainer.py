@@ -20,20 +20,17 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from eeve_axolotl.args import ConvergenceSettings, EvaluateSettings, ScheduledStage
-from eeve_axolotl.batch import accumulation_steps
+from eeve_axolotl.batch import accumulation_steps, steps_for
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import first_subwords
 from eeve_axolotl.evaluation.scoring import read_texts, score
-from eeve_axolotl.files import read_json, replacing
+from eeve_axolotl.files import read_json_if_there, replacing
 from eeve_axolotl.logs import logger
-from eeve_axolotl.records import RECORD, read_record
+from eeve_axolotl.records import OPTIMIZER, RECORD, WHOLE, read_record
 from eeve_axolotl.rows import FrozenRowsMixin
-from eeve_axolotl.schedule import converged, steps_for
+from eeve_axolotl.schedule import converged
 
 LOG = logger("trainer")
-
-WHOLE = "eeve_whole"  # in a checkpoint that was written to its end
-OPTIMIZER = "eeve_optimizer.pt"  # beside a finished stage's weights: its state, for `keep_optimizer`
 
 # A stage's own settings, and what the trainer calls them.
 OVERRIDES = {
@@ -175,7 +172,8 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         if run.settings.keep_schedule:
             self._all_steps = self._count_all_steps()
         self._steps_before = sum(
-            (read_json(output / f"stage{name}" / RECORD) or {}).get("steps", 0) for name in names[:first]
+            (read_json_if_there(output / f"stage{name}" / RECORD) or {}).get("steps", 0)
+            for name in names[:first]
         )
         for number in range(first, len(names)):
             if number != run.number or run.frozen is None:

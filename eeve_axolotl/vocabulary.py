@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
-
-MANIFEST = "eeve_tokenizer.json"  # beside a tokenizer that `axolotl eeve tokenizer` built
-MARK = "eeve_axolotl"  # in the config.json of a model whose rows we extended
+from eeve_axolotl.records import TOKENIZER_MANIFEST
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def manifest_base_size(tokenizer_directory: str | Path) -> int | None:
 
     Raises EEVEError for a manifest that cannot be read.
     """
-    path = Path(tokenizer_directory) / MANIFEST
+    path = Path(tokenizer_directory) / TOKENIZER_MANIFEST
     if not path.is_file():
         return None
     try:

@@ -9,8 +9,9 @@ from axolotl.utils.dict import DictDefault
 from transformers.utils import is_flash_attn_2_available
 
 from eeve_axolotl import EEVEPlugin, checks
-from eeve_axolotl.corpus.manifest import MANIFEST, tokenizer_identity
+from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.records import CORPUS_MANIFEST
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.stages import STAGES
 from eeve_axolotl.trainer import EEVETrainer
@@ -181,7 +182,7 @@ def test_a_corpus_made_with_another_tokenizer_is_refused_before_anything_is_load
     (corpus / "00000.jsonl").write_text('{"text": "a"}\n')
     identity = tokenizer_identity(base_tokenizer_directory)
     manifest = {"tokenizer": {"directory": "ours", "identity": identity}, "longest_record": 100}
-    (corpus / MANIFEST).write_text(json.dumps(manifest))
+    (corpus / CORPUS_MANIFEST).write_text(json.dumps(manifest))
     cfg = DictDefault(config(datasets=[{"path": str(corpus), "type": "completion"}], sequence_len=512))
     EEVEPlugin().register(DictDefault({**cfg, "tokenizer_config": str(ours)}))
     with pytest.raises(SystemExit, match="was made with the tokenizer ours, which is not the one in"):

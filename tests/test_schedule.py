@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from eeve_axolotl.args import ConvergenceSettings, EEVESettings
-from eeve_axolotl.schedule import converged, steps_for
+from eeve_axolotl.batch import steps_for
+from eeve_axolotl.schedule import converged
 
 QUICK = {"window": 5, "min_improvement": 0.01, "patience": 2}
 

@@ -6,6 +6,7 @@ import pytest
 
 from eeve_axolotl import vocabulary
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.records import TOKENIZER_MANIFEST
 from tests.conftest import extended
 
 BASE = 32000
@@ -89,7 +90,7 @@ def test_disagreeing_sizes_are_named(tokenizer):
 
 def test_the_manifest_is_read_and_a_broken_one_refused(tmp_path):
     assert vocabulary.manifest_base_size(tmp_path) is None
-    manifest = tmp_path / vocabulary.MANIFEST
+    manifest = tmp_path / TOKENIZER_MANIFEST
     manifest.write_text(json.dumps({"base_vocab_size": BASE}))
     assert vocabulary.manifest_base_size(tmp_path) == BASE
     manifest.write_text("{")

@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from eeve_axolotl.corpus.store import read_json
 from eeve_axolotl.errors import EEVEError
-
-MANIFEST = "eeve_corpus.json"
+from eeve_axolotl.files import read_json
+from eeve_axolotl.records import CORPUS_MANIFEST
 
 
 def tokenizer_identity(directory: str | Path) -> str:
@@ -45,7 +44,7 @@ def read_manifest(directory: str | Path) -> dict | None:
 
     Raises EEVEError for a manifest that cannot be read.
     """
-    path = Path(directory) / MANIFEST
+    path = Path(directory) / CORPUS_MANIFEST
     if not path.is_file():
         return None
     try:
@@ -91,7 +90,7 @@ def _corpora(entry: Mapping | str) -> list[Path]:
     found = []
     for path in filter(None, paths):
         for directory in (Path(path), *list(Path(path).parents)[:2]):
-            if (directory / MANIFEST).is_file() and directory not in found:
+            if (directory / CORPUS_MANIFEST).is_file() and directory not in found:
                 found.append(directory)
     return found
 

@@ -17,13 +17,14 @@ from pydantic import ValidationError
 
 import eeve_axolotl
 from eeve_axolotl.args import EEVESettings
+from eeve_axolotl.batch import steps_for
 from eeve_axolotl.corpus import duplicates as dup
-from eeve_axolotl.corpus.manifest import MANIFEST, tokenizer_identity
+from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.corpus.steps import Plan, longest_record
-from eeve_axolotl.corpus.store import Tally, read_json, rows, write_json
+from eeve_axolotl.corpus.store import Tally, rows
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import sha256
-from eeve_axolotl.schedule import steps_for
+from eeve_axolotl.files import read_json, sha256, write_json
+from eeve_axolotl.records import CORPUS_MANIFEST
 from eeve_axolotl.settings import explain, read_mapping
 
 # `datasets` caches a directory under its last name and a hash of this head, and of nothing else: without the
@@ -50,7 +51,7 @@ def publish(plan: Plan) -> None:
     pq.write_table(tokens, staging / "tokens.parquet")
     tallies = [Tally.merged(plan.files(step, ".json")) for step in ("filter", "documents", "counts")]
     manifest = _manifest(plan, staging, choice, tallies)
-    write_json(staging / MANIFEST, manifest)
+    write_json(staging / CORPUS_MANIFEST, manifest)
     _plots(staging, tokens, choice)
     identity = hashlib.sha256(json.dumps(manifest["shards"], sort_keys=True).encode()).hexdigest()
     card = CARD.format(identity=identity)
@@ -60,7 +61,7 @@ def publish(plan: Plan) -> None:
     if output.exists():
         if not plan.settings.overwrite:
             raise EEVEError(f"{output} exists already; give another `output`, or set `overwrite: true`")
-        if not (output / MANIFEST).is_file() and any(output.iterdir()):
+        if not (output / CORPUS_MANIFEST).is_file() and any(output.iterdir()):
             raise EEVEError(
                 f"{output} is not a corpus of ours, so it is not overwritten; give another `output`"
             )

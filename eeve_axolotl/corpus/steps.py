@@ -39,9 +39,10 @@ from eeve_axolotl.corpus.inputs import Piece, read_piece, texts_of
 from eeve_axolotl.corpus.languages import LANGUAGES
 from eeve_axolotl.corpus.perplexity import CharacterModel, KenLM, PerplexityFilter, train_with_threshold
 from eeve_axolotl.corpus.settings import CorpusSettings, GroupSettings
-from eeve_axolotl.corpus.store import DOCUMENTS, Tally, Writer, read_json, rows, write_json
+from eeve_axolotl.corpus.store import DOCUMENTS, Tally, Writer, rows
 from eeve_axolotl.corpus.text import WORDS, n_gram_hashes, normalise, word_hashes
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import read_json, write_json
 
 # datatrove reports each task at length; only in a cluster job's own log is that of use.
 if "SLURM_JOB_ID" not in os.environ:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from eeve_axolotl.files import read_json
 
 BLOCK = 1024  # documents that are in memory at a time
 
@@ -61,20 +62,6 @@ def rows(path: str | Path, columns: list[str] | None = None) -> Iterator[dict[st
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(BLOCK, columns=columns):
             yield from batch.to_pylist()
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` to `path` as JSON, beside first."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    os.replace(beside, path)
-
-
-def read_json(path: str | Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 class Tally:

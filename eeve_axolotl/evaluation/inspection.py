@@ -11,8 +11,9 @@ from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.scoring import score, stream_texts
 from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings, subject
-from eeve_axolotl.files import read_json, write_json
-from eeve_axolotl.vocabulary import MARK, manifest_base_size
+from eeve_axolotl.files import read_json_if_there, write_json
+from eeve_axolotl.records import MARK
+from eeve_axolotl.vocabulary import manifest_base_size
 
 
 def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "auto"):
@@ -125,7 +126,7 @@ def evaluate(
             max_length=settings.max_length,
         ),
     }
-    before = (read_json(Path(base)) or {}).get("texts", {}) if base else {}
+    before = (read_json_if_there(Path(base)) or {}).get("texts", {}) if base else {}
     found["retention"] = {
         text: before[text]["bits_per_byte"] / figures["bits_per_byte"]
         for text, figures in found["texts"].items()

@@ -16,15 +16,22 @@ import click
 from eeve_axolotl import report
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.settings import subject
-from eeve_axolotl.files import read_json, write_json
+from eeve_axolotl.files import read_json_if_there, write_json
 from eeve_axolotl.pipeline import launch, summary
 from eeve_axolotl.pipeline.progress import Progress
 from eeve_axolotl.pipeline.runs import Run, changes, check_chain, claim, differences
 from eeve_axolotl.pipeline.settings import PipelineSettings
-from eeve_axolotl.records import HISTORY, RECORD, read_record, weights_sha256
+from eeve_axolotl.records import (
+    EVALUATION,
+    HISTORY,
+    RECORD,
+    RUNS,
+    TOKENIZER_MANIFEST,
+    read_record,
+    weights_sha256,
+)
 from eeve_axolotl.settings import read_yaml
 from eeve_axolotl.tokenizer.build import TokenizerSettings
-from eeve_axolotl.vocabulary import MANIFEST
 
 # How Python prints the error that ended a process, under torchrun with its rank before it.
 RAISED = re.compile(r"^(\[rank\d+\]: ?)?[\w.]*(Error|Exception|Interrupt)\b(: .*)?$")
@@ -67,7 +74,7 @@ class Chain:
         if self.settings.tokenizer:
             config = self.settings.tokenizer
             directory = Path(read_yaml(config, TokenizerSettings).output)
-            done = (directory / MANIFEST).is_file()
+            done = (directory / TOKENIZER_MANIFEST).is_file()
             yield Task("tokenizer", f"tokenizer: {directory}", done, ["eeve", "tokenizer", config])
         if self.settings.evaluate:
             yield self._evaluation("base", -1, self.runs[0].cfg["base_model"], own_tokenizer=True)
@@ -101,14 +108,14 @@ class Chain:
         return int(name) if name.isdigit() else 1 + order.index(name)
 
     def _evaluation(self, name: str, position: float, model: str, own_tokenizer: bool = False) -> Task:
-        file = self.output / "evaluation" / f"{name.replace(' ', '')}.json"
-        before = read_json(file)
+        file = self.output / EVALUATION / f"{name.replace(' ', '')}.json"
+        before = read_json_if_there(file)
         arguments = ["eeve", "evaluate", model, "--config", self.config, "--output", str(file)]
         arguments += ["--name", name, "--position", str(position)]
         tokenizer = self.runs[0].cfg.get("tokenizer_config")
         if tokenizer and not own_tokenizer:
             arguments += ["--tokenizer", tokenizer]
-        base = self.output / "evaluation" / "base.json"
+        base = self.output / EVALUATION / "base.json"
         if not own_tokenizer:
             arguments += ["--base", str(base)]
         now = subject(model, None if own_tokenizer else tokenizer, self.settings.evaluate)
@@ -121,7 +128,7 @@ class Chain:
         for run in self.runs:
             if any(each.name in again for each in run.stages):
                 return  # this one and those after it are trained anew
-            before = read_json(self._state(run))
+            before = read_json_if_there(self._state(run))
             if before and run.trained and (found := changes(before, run.state())):
                 raise EEVEError(
                     f"{run.config} is done, but since then {'; '.join(found)}. Put it back, or train again from there: "
@@ -132,7 +139,7 @@ class Chain:
         if not self.settings.tokenizer:
             return
         settings = read_yaml(self.settings.tokenizer, TokenizerSettings)
-        built = (read_json(Path(settings.output) / MANIFEST) or {}).get("settings") or {}
+        built = (read_json_if_there(Path(settings.output) / TOKENIZER_MANIFEST) or {}).get("settings") or {}
         now = settings.model_dump(mode="json")
         if found := differences(built, {key: now.get(key) for key in built}):
             raise EEVEError(
@@ -152,7 +159,7 @@ class Chain:
         return names[names.index(name) :]
 
     def _state(self, run: Run) -> Path:
-        return self.output / "runs" / f"{run.name}.json"
+        return self.output / RUNS / f"{run.name}.json"
 
     # --- doing it ---
 

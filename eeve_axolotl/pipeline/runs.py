@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json, write_json
-from eeve_axolotl.records import read_record, weights_sha256
+from eeve_axolotl.files import read_json_if_there, write_json
+from eeve_axolotl.records import CHAIN, read_record, weights_sha256
 from eeve_axolotl.settings import explain
 from eeve_axolotl.stages import Layers
 
@@ -156,8 +156,8 @@ def check_chain(runs: list[Run]) -> None:
 
 def claim(output: Path, runs: list[Run], texts: dict[str, str]) -> None:
     """Write down what this pipeline is. Raises EEVEError if `output` is another pipeline's."""
-    path = output / "eeve_pipeline.json"
-    before = read_json(path)
+    path = output / CHAIN
+    before = read_json_if_there(path)
     places = [str(run.output) for run in runs]
     if before and [run["output_dir"] for run in before["runs"]] != places:
         theirs = ", ".join(run["output_dir"] for run in before["runs"])

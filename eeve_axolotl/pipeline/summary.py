@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eeve_axolotl.files import read_json
+from eeve_axolotl.files import read_json_if_there
 from eeve_axolotl.pipeline.runs import Run
+from eeve_axolotl.records import EVALUATION, MARK
 from eeve_axolotl.stages import Layers, Rows, Stage
 
 SIDES = ("embed_tokens.weight", "lm_head.weight")
@@ -13,7 +14,7 @@ SIDES = ("embed_tokens.weight", "lm_head.weight")
 
 def table(output: Path, runs: list[Run]) -> list[tuple[str, ...]]:
     """Header and lines: the base, the extended model before training, and every stage that was evaluated."""
-    found = [read_json(path) for path in (output / "evaluation").glob("*.json")]
+    found = [read_json_if_there(path) for path in (output / EVALUATION).glob("*.json")]
     evaluations = {each["name"]: each for each in found}
     texts = list(next(iter(evaluations.values()))["texts"]) if evaluations else []
     header = (
@@ -66,7 +67,7 @@ def frozen_rows_unchanged(before: Path, after: Path, stage: Stage) -> str:
     rows = dict(zip(SIDES, (stage.input_embeddings, stage.output_embeddings), strict=True))
     if all(trained is Rows.ALL for trained in rows.values()):
         return "-"
-    mark = (read_json(after / "config.json") or {}).get("eeve_axolotl") or {}
+    mark = (read_json_if_there(after / "config.json") or {}).get(MARK) or {}
     for name, trained in rows.items():
         if trained is Rows.ALL:
             continue
@@ -89,7 +90,9 @@ def _matrix(directory: Path, ending: str):
             for name in weights.keys():
                 if name.endswith(ending):
                     return weights.get_tensor(name)
-    if ending == SIDES[1] and (read_json(directory / "config.json") or {}).get("tie_word_embeddings"):
+    if ending == SIDES[1] and (read_json_if_there(directory / "config.json") or {}).get(
+        "tie_word_embeddings"
+    ):
         return _matrix(directory, SIDES[0])  # tied: one matrix is both, and saved once
     return None
 

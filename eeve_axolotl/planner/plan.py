@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from eeve_axolotl.args import EEVESettings, ScheduledStage
-from eeve_axolotl.batch import accumulation_steps
+from eeve_axolotl.batch import accumulation_steps, steps_for
 from eeve_axolotl.checks import output_of
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.pipeline.settings import PipelineSettings
@@ -20,12 +20,12 @@ from eeve_axolotl.planner.flops import flops_per_token, hours
 from eeve_axolotl.planner.gpus import GPU
 from eeve_axolotl.planner.memory import Memory, Trained, Training, memory, trained
 from eeve_axolotl.planner.shapes import Saved, Shape, read_config, saved_bytes, shape_of
+from eeve_axolotl.records import MARK, TOKENIZER_MANIFEST
 from eeve_axolotl.run import StageRun
-from eeve_axolotl.schedule import steps_for
 from eeve_axolotl.settings import read_mapping, read_yaml
 from eeve_axolotl.sharding import check_sharding
 from eeve_axolotl.stages import Layers, Rows, Stage
-from eeve_axolotl.vocabulary import MANIFEST, MARK, manifest_base_size
+from eeve_axolotl.vocabulary import manifest_base_size
 
 RESERVED = 0.05
 """Share of a GPU that the CUDA context, the libraries' workspaces and fragmentation take: assumed."""
@@ -242,7 +242,7 @@ def _vocabulary(recipe, cfg, settings: EEVESettings, shape: Shape, options: Opti
     directory = cfg.get("tokenizer_config") or cfg.get("base_model") or ""
     base = manifest_base_size(directory)
     if base:
-        manifest = json.loads((Path(directory) / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((Path(directory) / TOKENIZER_MANIFEST).read_text(encoding="utf-8"))
         return base, manifest["vocab_size"]
     mark = shape.config.get(MARK)
     if mark:

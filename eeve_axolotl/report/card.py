@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from eeve_axolotl.files import write_text
 from eeve_axolotl.report import markdown
 from eeve_axolotl.report.blocks import Block, Bullets, Code, Heading, Inline, Paragraph, Table
 from eeve_axolotl.report.collect import Pipeline, StageData
@@ -77,9 +78,7 @@ def place(pipeline: Pipeline, card: str) -> str:
     path = last.result / NAME
     if path.is_file() and not is_generated(path):
         return f"{path} left alone: it is your own; the new card is in the report"
-    beside = path.with_name(f".{NAME}.unfinished")
-    beside.write_text(card, encoding="utf-8")
-    beside.replace(path)
+    write_text(path, card)
     return f"card: {path}"
 
 

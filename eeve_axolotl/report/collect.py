@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.records import RECORD
-from eeve_axolotl.vocabulary import MANIFEST
+from eeve_axolotl.records import CHAIN, EVALUATION, HISTORY, RECORD, TOKENIZER_MANIFEST
 
-PIPELINE = "eeve_pipeline.json"
-HISTORY = "eeve_history.json"
 MATRICES = {"input_embeddings": "input embeddings", "output_embeddings": "output embeddings"}
 
 
@@ -178,7 +175,7 @@ class Pipeline:
                 if not each.text(name)
             ]
         if not self.manifest:
-            said.append(f"the tokenizer has no {MANIFEST}")
+            said.append(f"the tokenizer has no {TOKENIZER_MANIFEST}")
         return said
 
 
@@ -188,12 +185,12 @@ def collect(directory: str | Path) -> Pipeline:
     Raises EEVEError if it is not one, or a file in it cannot be read.
     """
     directory = Path(directory)
-    if not (directory / PIPELINE).is_file():
+    if not (directory / CHAIN).is_file():
         raise EEVEError(
-            f"{directory} is not the output of a pipeline (there is no {PIPELINE} in it); "
+            f"{directory} is not the output of a pipeline (there is no {CHAIN} in it); "
             "give the `output` that your pipeline's YAML names"
         )
-    plan = _read(directory / PIPELINE)
+    plan = _read(directory / CHAIN)
     try:
         runs = tuple(_run(each) for each in plan["runs"])
         tokenizer = Path(plan["tokenizer"])
@@ -203,13 +200,13 @@ def collect(directory: str | Path) -> Pipeline:
             tokenizer=tokenizer,
             texts=plan.get("texts") or {},
             runs=runs,
-            evaluations=_evaluations(directory / "evaluation", runs),
-            manifest=_read(tokenizer / MANIFEST),
+            evaluations=_evaluations(directory / EVALUATION, runs),
+            manifest=_read(tokenizer / TOKENIZER_MANIFEST),
             token_ids=_token_ids(tokenizer / "tokenizer.json"),
         )
     except (KeyError, TypeError) as error:
         raise EEVEError(
-            f"{directory / PIPELINE} is not as `axolotl eeve run` writes it ({type(error).__name__}: {error}); "
+            f"{directory / CHAIN} is not as `axolotl eeve run` writes it ({type(error).__name__}: {error}); "
             "run the pipeline again to have it written"
         ) from None
 

@@ -16,6 +16,7 @@ import eeve_axolotl
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import replacing, write_json
 from eeve_axolotl.logs import logger
+from eeve_axolotl.records import TOKENIZER_MANIFEST
 from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
@@ -25,7 +26,6 @@ from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.letters import sharing
 from eeve_axolotl.tokenizer.select import Selection, count_tokens, select
 from eeve_axolotl.tokenizer.words import segmentation
-from eeve_axolotl.vocabulary import MANIFEST
 
 LOG = logger("tokenizer")
 
@@ -262,5 +262,5 @@ def _write(
             (beside / spm.FILE).write_bytes(model)
         text = json.dumps(state, ensure_ascii=False, indent=1)
         (beside / "tokenizer.json").write_text(text, encoding="utf-8")
-        write_json(beside / MANIFEST, manifest)
+        write_json(beside / TOKENIZER_MANIFEST, manifest)
         more(beside)

@@ -18,11 +18,12 @@ from click.testing import CliRunner
 
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.corpus import pipeline, steps
-from eeve_axolotl.corpus.manifest import MANIFEST, check_recipe
+from eeve_axolotl.corpus.manifest import check_recipe
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.corpus.steps import group_filters
-from eeve_axolotl.corpus.store import read_json
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import read_json
+from eeve_axolotl.records import CORPUS_MANIFEST
 from eeve_axolotl.tokenizer import build as tokenizer
 from eeve_axolotl.tokenizer.build import TokenizerSettings
 from eeve_axolotl.tokenizer.curation import read_list
@@ -44,13 +45,13 @@ def shards(output: Path) -> dict[str, bytes]:
 
 def seen(output: Path) -> dict[str, int]:
     """Documents per reason, over all steps, of the group `korean`."""
-    steps = read_json(output / MANIFEST)["steps"].values()
+    steps = read_json(output / CORPUS_MANIFEST)["steps"].values()
     return {reason: entry[0] for step in steps for reason, entry in step.get("korean", {}).items()}
 
 
 def test_whole_run(settings):
     output = pipeline.build(settings())
-    manifest = read_json(output / MANIFEST)
+    manifest = read_json(output / CORPUS_MANIFEST)
     for name, entry in manifest["groups"].items():
         assert entry["share"] == pytest.approx(entry["asked"], abs=0.01), name
     given = sum(entry["given"] for entry in manifest["groups"].values())
@@ -171,7 +172,7 @@ def test_the_report_says_how_often_each_stage_sees_a_token(settings, tmp_path):
     names = ["one.yml", "two.yml", "epochs.yml"]
     output = pipeline.build(settings(stages={"recipes": [f"{tmp_path}/{name}" for name in names], "gpus": 4}))
     table = pq.read_table(output / "tokens.parquet")
-    epoch = sum(entry["tokens"] for entry in read_json(output / MANIFEST)["groups"].values())
+    epoch = sum(entry["tokens"] for entry in read_json(output / CORPUS_MANIFEST)["groups"].values())
     a_step = 128 * 2 * 3 * 4
     for label, tokens in {
         "one.yml": 10 * a_step,
@@ -210,7 +211,7 @@ def test_a_line_of_the_held_out_text_is_cut_from_the_training_text(settings, tmp
     assert any(quoted in text for text in texts(output, "held_out"))
     assert not any(quoted in text for text in texts(output, "train"))
     assert 4 <= seen(output)["leaks: held-out passages cut"] <= 5
-    assert read_json(output / MANIFEST)["held_out"]["passages_in_train"] == 0
+    assert read_json(output / CORPUS_MANIFEST)["held_out"]["passages_in_train"] == 0
 
 
 def test_same_inputs_give_the_same_shards(settings, tmp_path):
@@ -233,7 +234,7 @@ HALF = {
     "Filter": "00001.parquet",
     "Score": "00001.parquet",
     "Shuffle": "train/00001.parquet",
-    "Report": MANIFEST,
+    "Report": CORPUS_MANIFEST,
 }
 
 
