@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from eeve_axolotl.settings import Settings
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.settings import Settings, explain
 from eeve_axolotl.stages import STAGES, Layers, Rows, Stage
 
 
@@ -217,6 +219,27 @@ class EEVESettings(StageSettings):
 
 
 _WORDS = ("input_embeddings", "output_embeddings", "internal_layers")
+
+
+def read_block(cfg: Mapping, where: str = "the config") -> EEVESettings:
+    """The `eeve:` block of an Axolotl config.
+
+    Args:
+        where: what messages call the config: its file.
+
+    Raises EEVEError if the block is missing or not valid.
+    """
+    block = cfg.get("eeve")
+    if not block:
+        raise EEVEError(
+            f"{where} lists the plugin but has no `eeve:` block; add `eeve: {{stage: 1}}`, or remove the plugin"
+        )
+    if not isinstance(block, dict):
+        raise EEVEError(f"{where}: `eeve: {block}` is not a block of keys; write `eeve: {{stage: 1}}`")
+    try:
+        return EEVESettings.model_validate(block.to_dict() if hasattr(block, "to_dict") else dict(block))
+    except ValidationError as error:
+        raise EEVEError(explain(error, f"{where}, the `eeve:` block")) from None
 
 
 class EEVEArgs(BaseModel):

@@ -58,6 +58,15 @@ class Stage:
         """Whether anything trains at all."""
         return self.backward_through_layers or self.output_embeddings is not Rows.NONE
 
+    def trains_in_words(self) -> str:
+        """What trains, in few words: "new input + all output + layers"."""
+        words = [
+            f"{which.value} {name}"
+            for which, name in ((self.input_embeddings, "input"), (self.output_embeddings, "output"))
+            if which is not Rows.NONE
+        ]
+        return " + ".join(words + (["layers"] if self.internal_layers is not Layers.FROZEN else []))
+
 
 def _stage(number: int, inputs: str, outputs: str, layers: str, purpose: str) -> Stage:
     return Stage(str(number), Rows(inputs), Rows(outputs), Layers(layers), purpose)
