@@ -232,7 +232,7 @@ def read_block(cfg: Mapping, where: str = "the config") -> EEVESettings:
     block = cfg.get("eeve")
     if not block:
         raise EEVEError(
-            f"{where} lists the plugin but has no `eeve:` block; add `eeve: {{stage: 1}}`, or remove the plugin"
+            f"{where} has no `eeve:` block; add `eeve: {{stage: 1}}` beside the plugin, or remove the plugin"
         )
     if not isinstance(block, dict):
         raise EEVEError(f"{where}: `eeve: {block}` is not a block of keys; write `eeve: {{stage: 1}}`")
