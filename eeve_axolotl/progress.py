@@ -1,0 +1,61 @@
+"""How a training process tells the chain that started it how far it is: one JSON object a line, in a file.
+
+The chain names the file in an environment variable, the trainer appends to it, and the chain reads it as it grows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+VARIABLE = "EEVE_PROGRESS"  # in the environment: the file to append to
+
+
+@dataclass(frozen=True)
+class LoggedStep:
+    """An optimiser step whose loss was logged. Its fields are the keys of a line."""
+
+    stage: str
+    step: int
+    """Counted over all stages of the run, from 1."""
+    max_steps: int | None
+    """Steps of this stage at most; None where epochs end it."""
+    loss: float | None
+    """None where it is not finite."""
+    tokens_per_step: int
+
+
+def tell(step: LoggedStep) -> None:
+    """Append `step` to the chain's file; do nothing where no chain started this process."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    content = asdict(step)
+    if step.loss is not None and not math.isfinite(step.loss):
+        content["loss"] = None  # JSON has no word for it
+    with Path(path).open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(content) + "\n")
+
+
+class Reader:
+    """Reads such a file while it is written."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._read = 0  # bytes
+
+    def new(self) -> Iterator[LoggedStep]:
+        """The steps since the last call. A line that is not whole yet is left for the next."""
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as lines:
+            lines.seek(self._read)
+            content = lines.read()
+        whole, _, _ = content.rpartition(b"\n")
+        self._read += len(whole) + 1 if whole else 0
+        for line in whole.splitlines():
+            yield LoggedStep(**json.loads(line))
