@@ -1,11 +1,9 @@
-# `make demo` and `make test` do all the set-up on a fresh machine: both create .venv once and reuse it.
+# Every target does all the set-up on a fresh machine: .venv is made once, by whichever comes first, and reused.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # torch first, by its version: Axolotl accepts many, and this one was tested.
 TORCH  ?= torch==2.13.0
-# Its build looks for torch, so it cannot be among the extras of pyproject.toml. Only tests need it.
-DEEPSPEED ?= 'deepspeed>=0.18.9,<0.19'
 
 # Files of tests that run at a time: most of a test is one thread, starting and importing.
 JOBS ?= 2
@@ -13,14 +11,14 @@ JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
 
-.PHONY: demo demo-greek test lint clean
+.PHONY: demo demo-greek test test-fast lint style types rules format docs wheel clean
 
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation $(DEEPSPEED) \
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[deepspeed]' \
 	  || echo 'DeepSpeed was not installed: the tests of ZeRO will skip'
 	touch $@
 
@@ -39,9 +37,32 @@ demo-greek: $(VENV)/ready  ## the same for another language and another family: 
 test: $(VENV)/ready  ## every test; those that need ../shared/corpora skip where it is absent
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
-lint: $(VENV)/ready
-	$(BIN)/pip install --quiet --disable-pip-version-check 'ruff>=0.12'
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+test-fast: $(VENV)/ready  ## what needs no training, no second process and no megabytes of text: at most 90 seconds
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not e2e and not slow'
+
+lint: style types rules  ## all three
+
+style: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+rules: $(VENV)/ready  ## ARCHITECTURE.md's table of rooms, sizes, circles, and the dependencies
+	$(BIN)/python -m pytest --quiet tests/test_architecture.py tests/test_dependencies.py
+
+format: $(VENV)/ready  ## what ruff can put right itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/ready  ## what the documents name exists
+	$(BIN)/python -m pytest --quiet tests/test_docs.py
+
+wheel: $(VENV)/ready  ## dist/, and that what is not Python code is in it
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(BIN)/python -m pytest --quiet tests/test_wheel.py
 
 clean:
-	rm -rf outputs last_run_prepared
+	rm -rf outputs last_run_prepared build dist

@@ -4,8 +4,9 @@ Source: "Efficient and Effective Vocabulary Expansion Towards Multilingual Large
 (arXiv 2402.14714) and the model card of EEVE-Korean-10.8B-v1.0.
 """
 
-__version__ = "0.1.0"
-__all__ = ["EEVEPlugin"]
+from eeve_axolotl.version import __version__
+
+__all__ = ["EEVEPlugin", "__version__"]
 
 
 def __getattr__(name: str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,27 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPORA = Path(os.environ.get("EEVE_CORPORA", ROOT.parent / "shared" / "corpora"))
+
+# Files that `make test-fast` leaves out, as patterns below tests/: they start processes, train, or read megabytes of
+# text. `make test` runs everything. A single slow test in a quick file is marked there, `@pytest.mark.slow`.
+E2E = ["e2e/test_*.py", "demo/test_greek_demo.py"]
+SLOW = [
+    *E2E,
+    "corpus/test_axolotl.py",
+    "corpus/test_pipeline.py",
+    "rows/test_sharding.py",
+    "test_docker.py",
+    "test_two_processes.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of the slow files, so that no file says it for itself and a new one in e2e/ is marked too."""
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests").as_posix()
+        for mark, patterns in (("e2e", E2E), ("slow", SLOW)):
+            if any(fnmatch(path, pattern) for pattern in patterns):
+                item.add_marker(mark)
 
 
 def corpus(name: str) -> Path:

@@ -66,6 +66,6 @@ def test_a_wheel_holds_every_recipe_and_finds_it(tmp_path):
         text=True,
         check=True,
     ).stdout
-    assert {line for line in printed.split()} == {
+    assert set(printed.split()) == {
         f"copied/{name.removeprefix('examples/')}" for name in names if name.startswith("examples/")
     }

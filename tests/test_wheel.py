@@ -1,0 +1,64 @@
+"""The wheel has what an installed package needs beside its code: recipes, measurements, templates, the mark of types."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from eeve_axolotl.version import __version__
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    """Built from a copy: a build leaves directories beside the source, and takes in what an earlier one left."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("eeve_axolotl", "examples"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    target = tmp_path_factory.mktemp("wheel")
+    # No isolation: setuptools is here, and the network may not be.
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        target,
+        source,
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    (path,) = target.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def files(directory: Path) -> set[str]:
+    return {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_it_has_every_file_of_the_package_and_every_recipe(wheel):
+    packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    recipes = {f"eeve_axolotl/examples/{name}" for name in files(ROOT / "examples")}
+    assert packed == {f"eeve_axolotl/{name}" for name in files(ROOT / "eeve_axolotl")} | recipes
+    assert "eeve_axolotl/py.typed" in packed
+
+
+def test_it_says_its_version_and_its_command(wheel):
+    (directory,) = {name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
+    metadata = Parser().parsestr(wheel.read(f"{directory}/METADATA").decode())
+    assert (metadata["Name"], metadata["Version"]) == ("eeve-axolotl", __version__)
+    entry_points = wheel.read(f"{directory}/entry_points.txt").decode()
+    assert "[axolotl.cli_commands]\neeve = eeve_axolotl.cli:eeve" in entry_points
