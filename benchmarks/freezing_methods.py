@@ -91,7 +91,7 @@ class Trainable:
 
 def ours(model: nn.Module, stage: int, base: int) -> Frozen:
     """This project's rows: a Parameter of their own."""
-    frozen = rows.freeze(model, rows.resolve(model, STAGES[stage], base))
+    frozen = rows.freeze(model, rows.row_mask(model, STAGES[stage], base))
     return Frozen(model, frozen.protect, frozen.merge)
 
 

@@ -112,9 +112,9 @@ def train_each(shape: Shape, batches: list[torch.Tensor], dtype=torch.float32) -
 
 def computed_bytes(shape: Shape, stage: int) -> tuple[int, int]:
     """AdamW's two fp32 moments, computed from shapes: (for the rows that train, for their whole matrices)."""
-    plan = rows.resolve(shape.meta_model(), STAGES[stage], shape.base)
-    trained = sum(each.trained for each in plan.matrices)
-    whole = sum(each.total for each in plan.matrices if each.trained)
+    mask = rows.row_mask(shape.meta_model(), STAGES[stage], shape.base)
+    trained = sum(each.trained for each in mask.matrices)
+    whole = sum(each.total for each in mask.matrices if each.trained)
     return 2 * 4 * trained * shape.hidden, 2 * 4 * whole * shape.hidden
 
 
@@ -229,11 +229,11 @@ def measure_fingerprint(gigabytes: float, dtype: torch.dtype) -> dict[str, float
     model = shape.meta_model().to(dtype).to_empty(device="cpu")
     for parameter in model.parameters():
         parameter.data.fill_(1)  # the bits do not matter, but the pages must exist
-    plan = rows.resolve(model, STAGES[3], shape.base)
+    mask = rows.row_mask(model, STAGES[3], shape.base)
     seconds = []
     for _ in range(3):
         began = time.process_time()
-        rows.fingerprint(model, plan)
+        rows.fingerprint(model, mask)
         seconds.append(time.process_time() - began)
     held = sum(each.numel() for each in model.parameters())
     median = statistics.median(seconds)

@@ -143,16 +143,16 @@ class StageRun:
 
     def freeze(self, model) -> None:
         """Freeze what the stage does not train, and log what trains."""
-        plan = rows.resolve(model, self.stage, self.vocabulary.base_size, self.vocabulary.size)
-        self.frozen = rows.freeze(model, plan)
+        mask = rows.row_mask(model, self.stage, self.vocabulary.base_size, self.vocabulary.size)
+        self.frozen = rows.freeze(model, mask)
         trained = sum(parameter.numel() for parameter in self.frozen.trained_parameters().values())
         LOG.info(
             "stage %s trains %s of %s input rows, %s of %s output rows, internal layers %s: %s parameters",
             self.stage.name,
-            f"{plan.inputs.trained:,}",
-            f"{plan.inputs.total:,}",
-            f"{plan.outputs.trained:,}",
-            f"{plan.outputs.total:,}",
+            f"{mask.inputs.trained:,}",
+            f"{mask.inputs.total:,}",
+            f"{mask.outputs.trained:,}",
+            f"{mask.outputs.total:,}",
             self.stage.internal_layers.value,
             f"{trained:,}",
         )

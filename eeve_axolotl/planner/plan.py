@@ -225,7 +225,7 @@ def _chain(recipe: Path, cfg: Mapping, seen: tuple = ()) -> tuple[str, bool]:
 def _in_one_matrix(stage: Stage) -> Stage:
     """The stage as a tied model trains it: stage 4 trains its one matrix whole, and so runs backward.
 
-    Raises EEVEError where input and output rows differ in any other way (see `rows.resolve`).
+    Raises EEVEError where input and output rows differ in any other way (see `rows.row_mask`).
     """
     if stage.input_embeddings is stage.output_embeddings:
         return stage

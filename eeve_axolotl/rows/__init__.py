@@ -1,7 +1,7 @@
 """Freezing rows: which rows of the embeddings train, the guarantee that no other moves, and its proof.
 
-    plan = resolve(model, STAGES[3], base_vocab_size=32000)  # what trains; refuses what makes no sense
-    frozen = freeze(model, plan)  # before the optimiser is built and the model is wrapped
+    mask = row_mask(model, STAGES[3], base_vocab_size=32000)  # what trains; refuses what makes no sense
+    frozen = freeze(model, mask)  # before the optimiser is built and the model is wrapped
     before = frozen.fingerprint()  # after the model is wrapped or sharded, before the first step
     ...  # train with any optimiser over model.parameters() that require gradients
     before.check(frozen.fingerprint())  # raises if anything frozen has changed
@@ -13,7 +13,7 @@ This package knows nothing of Axolotl: it needs torch, and the accessors `get_in
 
 from eeve_axolotl.rows.checksums import Fingerprint, FrozenMovedError, fingerprint
 from eeve_axolotl.rows.freezing import FrozenRows, freeze, optimizer_state_bytes
-from eeve_axolotl.rows.plan import MatrixPlan, RowPlan, resolve, row_count, untie
+from eeve_axolotl.rows.masks import MatrixMask, RowMask, row_count, row_mask, untie
 from eeve_axolotl.rows.training import FrozenRowsMixin
 
 __all__ = [
@@ -21,12 +21,12 @@ __all__ = [
     "FrozenMovedError",
     "FrozenRows",
     "FrozenRowsMixin",
-    "MatrixPlan",
-    "RowPlan",
+    "MatrixMask",
+    "RowMask",
     "fingerprint",
     "freeze",
     "optimizer_state_bytes",
-    "resolve",
     "row_count",
+    "row_mask",
     "untie",
 ]

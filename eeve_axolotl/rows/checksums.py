@@ -13,6 +13,7 @@ are on, in chunks of a few megabytes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,8 +21,9 @@ import torch
 from torch import nn
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.rows.modules import ROWS, shard_offset
-from eeve_axolotl.rows.plan import RowPlan, raw, shape_of
+from eeve_axolotl.rows.masks import MatrixMask, RowMask
+from eeve_axolotl.rows.modules import TRAINED
+from eeve_axolotl.rows.sharded import is_dtensor, is_partitioned, shape_of, shard_offset
 
 _TILE = 1 << 16  # elements summed with one set of keys
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 24}  # elements at a time: within a CPU's cache, and busy for a GPU
@@ -45,7 +47,7 @@ class Fingerprint:
 
     def summary(self) -> dict[str, str]:
         """One digest (hex, 128 bits) for each matrix's frozen rows and one for all internal layers."""
-        blocks = {name: list(sums.items()) for name, sums in self.rows.items()}
+        blocks: dict[str, list[tuple]] = {name: list(sums.items()) for name, sums in self.rows.items()}
         blocks["internal_layers"] = sorted(self.parameters.items())
         return {
             name: hashlib.blake2b(repr(items).encode(), digest_size=16).hexdigest()
@@ -67,7 +69,7 @@ class Fingerprint:
         return moved
 
     def check(self, after: Fingerprint) -> None:
-        """Raises FrozenMovedError, with all that moved as its evidence, unless `after` is the same."""
+        """Raise FrozenMovedError, with all that moved as its evidence, unless `after` is the same."""
         moved = self.moved(after)
         if not moved:
             return
@@ -79,24 +81,25 @@ class Fingerprint:
         ]
         more = f" and {len(told) - 5} more" if len(told) > 5 else ""
         raise FrozenMovedError(
-            f"What this stage freezes has changed: {', '.join(told[:5])}{more}. The weights are not to be "
-            "trusted.",
+            f"What this stage freezes has changed: {', '.join(told[:5])}{more}. The weights are not to be trusted.",
             moved,
         )
 
 
-def fingerprint(model: nn.Module, plan: RowPlan) -> Fingerprint:
-    """Checksums of all that `plan` freezes in `model`: every frozen row and every other frozen parameter.
+def fingerprint(model: nn.Module, mask: RowMask) -> Fingerprint:
+    """Checksums of all that `mask` freezes in `model`: every frozen row and every other frozen parameter.
 
     Compare two of one stage with `before.check(after)`. Under FSDP2 or ZeRO-3 every rank must call it.
     """
-    matrices = {}
-    for matrix in plan.matrices:
-        module = model.get_submodule(matrix.module)
-        for name in ROWS:
-            if raw(module, name) is not None:
-                block = matrix.role if name == "weight" else f"{matrix.role}.{name}"
-                matrices[id(raw(module, name))] = (block, matrix)
+    matrices: dict[
+        int, tuple[str, MatrixMask]
+    ] = {}  # by the id of a matrix or bias: its block, and which rows train
+    for each in mask.matrices:
+        module = model.get_submodule(each.module)
+        for name in TRAINED:
+            parameter = module._parameters.get(name)
+            if parameter is not None:
+                matrices[id(parameter)] = (each.role if name == "weight" else f"{each.role}.{name}", each)
 
     keys = _KeysByDevice()
     sums: dict[str, torch.Tensor] = {}  # by block: one sum a row of a matrix, one in all otherwise
@@ -104,36 +107,34 @@ def fingerprint(model: nn.Module, plan: RowPlan) -> Fingerprint:
     spans: dict[str, tuple[int, int]] = {}  # of matrices: the rows that train
     for name, parameter in model.named_parameters():
         shape = shape_of(parameter)
-        matrix = None
-        if id(parameter) in matrices:
-            name, matrix = matrices[id(parameter)]
+        block, matrix = matrices.get(id(parameter), (name, None))
         if parameter.is_meta or (parameter.requires_grad if matrix is None else matrix.frozen == 0):
             continue
         if matrix is not None:
-            spans[name] = (matrix.start, matrix.stop)
-            sums[name] = _row_sums(*_held(parameter), shape[1] if len(shape) == 2 else 1, shape[0], keys)
+            spans[block] = (matrix.start, matrix.stop)
+            sums[block] = _row_sums(*_held(parameter), shape[1] if len(shape) == 2 else 1, shape[0], keys)
         else:
-            tiles = -(-torch.Size(shape).numel() // _TILE)
+            tiles = -(-shape.numel() // _TILE)
             partial = _row_sums(*_held(parameter), _TILE, tiles, keys)
-            sums[name] = (partial * keys.of_tiles(partial.device, tiles)).sum().view(1)
+            sums[block] = (partial * keys.of_tiles(partial.device, tiles)).sum().view(1)
         if _is_sharded(parameter):
-            shards[name] = parameter
+            shards[block] = parameter
     _add_up(sums, shards)
 
     result = Fingerprint()
-    for name, values in zip(sums, _to_lists(sums.values()), strict=True):
-        if name in spans:
-            start, stop = spans[name]
-            result.rows[name] = {row: each for row, each in enumerate(values) if not start <= row < stop}
+    for block, values in zip(sums, _to_lists(sums.values()), strict=True):
+        if block in spans:
+            start, stop = spans[block]
+            result.rows[block] = {row: sum_ for row, sum_ in enumerate(values) if not start <= row < stop}
         else:
-            result.parameters[name] = values[0]
+            result.parameters[block] = values[0]
     return result
 
 
 class _KeysByDevice:
     """The hash's keys: those of the elements of a row or tile, and those of the tiles of a parameter."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._elements: dict[torch.device, torch.Tensor] = {}
         self._tiles: dict[torch.device, torch.Tensor] = {}
 
@@ -185,17 +186,16 @@ def _row_sums(held: torch.Tensor, offset: int, width: int, rows: int, keys: _Key
 
 def _held(parameter: nn.Parameter) -> tuple[torch.Tensor, int]:
     """What this rank holds of a parameter, and the index of its first element in the flattened whole."""
-    if hasattr(parameter, "ds_id"):
+    if is_partitioned(parameter):
         import torch.distributed as dist
 
         piece = parameter.ds_tensor.data.reshape(-1)
         first = dist.get_rank(parameter.ds_process_group) * piece.numel()
         return piece[: max(0, parameter.ds_numel - first)], first  # the last piece is padded
-    if hasattr(parameter, "placements"):
-        if any(each.is_shard() and each.dim != 0 for each in parameter.placements):
+    if is_dtensor(parameter):
+        if any(each.is_shard() and not each.is_shard(0) for each in parameter.placements):
             raise EEVEError(
-                "This model is sharded by columns (tensor parallelism), where rows cannot be followed: use "
-                "FSDP2, "
+                "This model is sharded by columns (tensor parallelism), where rows cannot be followed: use FSDP2, "
                 "DeepSpeed ZeRO or plain data parallelism (`tensor_parallel_size: 1`)."
             )
         first, _ = shard_offset(parameter)
@@ -204,36 +204,41 @@ def _held(parameter: nn.Parameter) -> tuple[torch.Tensor, int]:
 
 
 def _is_sharded(parameter: nn.Parameter) -> bool:
-    return hasattr(parameter, "ds_id") or hasattr(parameter, "placements")
+    return is_partitioned(parameter) or is_dtensor(parameter)
 
 
 def _add_up(sums: dict[str, torch.Tensor], shards: dict[str, nn.Parameter]) -> None:
-    """Adds the ranks' partial sums, in place: one reduction for each way the blocks are laid out."""
+    """Add the ranks' partial sums, in place: one reduction for each way the blocks are laid out."""
     layouts: dict[object, list[str]] = {}
     for name, parameter in shards.items():
-        zero3 = hasattr(parameter, "ds_id")
-        layout = parameter.ds_process_group if zero3 else (parameter.device_mesh, parameter.placements)
-        layouts.setdefault(layout, []).append(name)
+        if is_partitioned(parameter):
+            layouts.setdefault(parameter.ds_process_group, []).append(name)
+        elif is_dtensor(parameter):
+            layouts.setdefault((parameter.device_mesh, parameter.placements), []).append(name)
     for names in layouts.values():
-        joined = torch.cat([sums[name] for name in names])
-        parameter = shards[names[0]]
-        if hasattr(parameter, "ds_id"):
-            import torch.distributed as dist
-
-            joined = joined.to(parameter.device)
-            dist.all_reduce(joined, group=parameter.ds_process_group)
-        else:
-            from torch.distributed.tensor import DTensor, Partial, Replicate
-
-            mesh = parameter.device_mesh
-            partial = [Partial() if each.is_shard() else Replicate() for each in parameter.placements]
-            joined = DTensor.from_local(joined.to(mesh.device_type), mesh, partial).full_tensor()
+        joined = _reduced(torch.cat([sums[name] for name in names]), shards[names[0]])
         for name, each in zip(names, joined.split([len(sums[name]) for name in names]), strict=True):
             sums[name] = each
 
 
-def _to_lists(tensors) -> list[list[int]]:
-    """One transfer from the device for all."""
+def _reduced(partial: torch.Tensor, like: nn.Parameter) -> torch.Tensor:
+    """The sum of all ranks' `partial` sums of parameters that are sharded as `like` is."""
+    if is_partitioned(like):
+        import torch.distributed as dist
+
+        partial = partial.to(like.device)
+        dist.all_reduce(partial, group=like.ds_process_group)
+        return partial
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    assert is_dtensor(like)
+    mesh = like.device_mesh
+    placements = [Partial() if each.is_shard() else Replicate() for each in like.placements]
+    return DTensor.from_local(partial.to(mesh.device_type), mesh, placements).full_tensor()
+
+
+def _to_lists(tensors: Iterable[torch.Tensor]) -> list[list[int]]:
+    """The tensors' numbers, in one transfer from the device for all."""
     tensors = list(tensors)
     if not tensors:
         return []

@@ -42,7 +42,7 @@ def prepared(number: int, checkpointing: bool = False):
     model.config.use_cache = False
     if STAGES[number].internal_layers is Layers.QLORA:
         model = qlora(model, ["embed_tokens", "lm_head"] if number == 6 else [], TRAINING.lora_rank)
-    frozen = rows.freeze(model, rows.resolve(model, STAGES[number], BASE, ROWS))
+    frozen = rows.freeze(model, rows.row_mask(model, STAGES[number], BASE, ROWS))
     return model, frozen, torch.optim.AdamW(list(frozen.trained_parameters().values()), fused=True)
 
 

@@ -57,8 +57,8 @@ def batches(steps: int, size: int = 4, length: int = 16, seed: int = 1) -> list[
     return [torch.randint(0, VOCAB, (size, length), generator=generator) for _ in range(steps)]
 
 
-def plan_for(model, stage: int, **options):
-    return rows.resolve(model, STAGES[stage], BASE, **options)
+def mask_for(model, stage: int, **options):
+    return rows.row_mask(model, STAGES[stage], BASE, **options)
 
 
 def snapshot(model) -> dict[str, torch.Tensor]:

@@ -27,7 +27,7 @@ SIZES = {
 def gradients(stage: int) -> list[torch.Tensor]:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES)).train()
-    frozen = rows.freeze(model, rows.resolve(model, STAGES[stage], 40, 60))
+    frozen = rows.freeze(model, rows.row_mask(model, STAGES[stage], 40, 60))
     ids = torch.randint(0, 60, (2, 8))
     model(input_ids=ids, labels=ids).loss.backward()
     trained = frozen.trained_parameters().values()

@@ -14,7 +14,7 @@ from tests.rows.helpers import (
     EMBEDDING_STAGES,
     batches,
     loss_of,
-    plan_for,
+    mask_for,
     read_past_the_head,
     tiny_model,
 )
@@ -75,7 +75,7 @@ def test_masked_training_equals_a_separate_table_of_new_rows(stage, dtype, losse
     expected = run(reference.loss, reference.trained(), data, adamw)
 
     model = tiny_model(dtype=dtype)
-    frozen = rows.freeze(model, plan_for(model, stage))
+    frozen = rows.freeze(model, mask_for(model, stage))
     found = run(lambda ids: loss_of(model, ids), frozen.trained_parameters().values(), data, adamw)
 
     assert expected[-1] < expected[0]
@@ -92,7 +92,7 @@ def test_gradients_under_autocast_equal_those_of_the_reference(stage):
     ids = batches(1)[0]
     reference = Reference(tiny_model(), stage)
     model = tiny_model()
-    rows.freeze(model, plan_for(model, stage))
+    rows.freeze(model, mask_for(model, stage))
     with torch.autocast("cpu", torch.bfloat16):
         reference.loss(ids).backward()
         loss_of(model, ids).backward()
@@ -111,7 +111,7 @@ def test_gradient_checkpointing_changes_no_gradient(stage, reentrant):
     gradients = []
     for checkpointing in (False, True):
         model = tiny_model()
-        rows.freeze(model, plan_for(model, stage))
+        rows.freeze(model, mask_for(model, stage))
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         loss_of(model, batches(1)[0]).backward()
@@ -130,7 +130,7 @@ def test_a_kernel_that_reads_the_weights_past_the_modules_trains_the_same_rows(f
     gradients = []
     for past in (False, True):
         model = tiny_model(family)
-        rows.freeze(model, plan_for(model, stage))
+        rows.freeze(model, mask_for(model, stage))
         if past:
             read_past_the_head(model)
         loss_of(model, batches(1)[0]).backward()

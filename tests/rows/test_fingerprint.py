@@ -9,14 +9,14 @@ import torch
 
 from eeve_axolotl import rows
 from eeve_axolotl.rows import FrozenMovedError, checksums
-from tests.rows.helpers import BASE, HIDDEN, VOCAB, plan_for, tiny_model
+from tests.rows.helpers import BASE, HIDDEN, VOCAB, mask_for, tiny_model
 
 INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float64: torch.int64}
 
 
 def frozen_model(stage: int = 3, dtype=torch.float32, **config):
     model = tiny_model(dtype=dtype, **config)
-    return model, rows.freeze(model, plan_for(model, stage))
+    return model, rows.freeze(model, mask_for(model, stage))
 
 
 def bits(parameter: torch.Tensor) -> torch.Tensor:

@@ -19,8 +19,8 @@ from tests.rows.helpers import (
     batches,
     frozen_by_stage,
     loss_of,
+    mask_for,
     moved,
-    plan_for,
     snapshot,
     tiny_model,
     train,
@@ -44,7 +44,7 @@ def test_frozen_rows_survive_every_optimizer(name, dtype, tmp_path):
         pytest.skip(f"needs {optimizers.missing(name)}")
     model = tiny_model(dtype=dtype, **WIDE)
     before = snapshot(model)
-    frozen = rows.freeze(model, plan_for(model, 3))
+    frozen = rows.freeze(model, mask_for(model, 3))
     optimizer = frozen.protect(optimizers.build(name, model, tmp_path))
     first = frozen.fingerprint()
     # Some optimisers compile their step, for ten seconds each; eagerly they do the same arithmetic.
@@ -63,7 +63,7 @@ def test_frozen_rows_survive_every_optimizer(name, dtype, tmp_path):
 def test_frozen_rows_survive_weight_decay(stage, decay):
     model = tiny_model()
     before = snapshot(model)
-    rows.freeze(model, plan_for(model, stage))
+    rows.freeze(model, mask_for(model, stage))
     train(model, adamw(model, weight_decay=decay), batches(4))
     frozen_moved, trained_moved = moved(before, snapshot(model), frozen_by_stage(model, stage))
     assert frozen_moved == 0
@@ -76,14 +76,14 @@ def test_momentum_of_an_earlier_stage_moves_nothing():
     """One optimiser carried from stage 4 (all rows of the head) into stage 2 (its new rows): with gradients
     that are zero rather than None its momentum and its decay would go on moving the old rows."""
     model = tiny_model()
-    rows.freeze(model, plan_for(model, 4))
+    rows.freeze(model, mask_for(model, 4))
     optimizer = adamw(model)
     train(model, optimizer, batches(3))
     loss_of(model, batches(1)[0]).backward()
     optimizer.zero_grad(set_to_none=False)
     assert any(state["exp_avg"].abs().max() > 0 for state in optimizer.state.values())
 
-    frozen = rows.freeze(model, plan_for(model, 2))
+    frozen = rows.freeze(model, mask_for(model, 2))
     before = snapshot(model)
     optimizer.add_param_group({"params": list(frozen.trained_parameters().values())})
     frozen.protect(optimizer)
@@ -97,7 +97,7 @@ def test_protect_takes_out_parameters_and_state_that_the_stage_does_not_train():
     everything = adamw_over_all(model)
     train(model, everything, batches(2))
     everything.zero_grad(set_to_none=False)
-    frozen = rows.freeze(model, plan_for(model, 4))
+    frozen = rows.freeze(model, mask_for(model, 4))
     frozen.protect(everything)
     before = snapshot(model)
     for parameter in model.parameters():  # what a wrapper that fills in missing gradients would do
@@ -115,7 +115,7 @@ def adamw_over_all(model):
 def test_protect_refuses_an_optimizer_that_holds_nothing_of_the_stage():
     model = tiny_model()
     optimizer = adamw_over_all(model)
-    frozen = rows.freeze(model, plan_for(model, 3))
+    frozen = rows.freeze(model, mask_for(model, 3))
     with pytest.raises(EEVEError, match="build it after the rows are frozen"):
         frozen.protect(optimizer)
 
@@ -126,7 +126,7 @@ def test_a_resumed_run_ends_at_the_same_bits(name, tmp_path):
 
     def start():
         model = tiny_model(**WIDE)
-        frozen = rows.freeze(model, plan_for(model, 5))
+        frozen = rows.freeze(model, mask_for(model, 5))
         return model, frozen.protect(optimizers.build(name, model, tmp_path))
 
     uninterrupted, optimizer = start()
@@ -151,11 +151,11 @@ def test_a_resumed_run_ends_at_the_same_bits(name, tmp_path):
 
 def test_optimizer_state_of_another_stage_is_refused():
     model = tiny_model()
-    rows.freeze(model, plan_for(model, 4))
+    rows.freeze(model, mask_for(model, 4))
     optimizer = adamw(model)
     train(model, optimizer, batches(1))
     state = optimizer.state_dict()
-    frozen = rows.freeze(model, plan_for(model, 2))
+    frozen = rows.freeze(model, mask_for(model, 2))
     with pytest.raises(EEVEError, match="is another stage's"):
         frozen.protect(adamw(model)).load_state_dict(state)
 
@@ -174,7 +174,7 @@ def test_clipping_sees_the_norm_of_what_trains_and_nothing_else(stage):
         ]
     ).norm()
     model = tiny_model()
-    rows.freeze(model, plan_for(model, stage))
+    rows.freeze(model, mask_for(model, stage))
     loss_of(model, ids).backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
     torch.testing.assert_close(norm, expected)
@@ -183,12 +183,12 @@ def test_clipping_sees_the_norm_of_what_trains_and_nothing_else(stage):
 
 
 def test_all_stages_follow_one_another_in_one_process():
-    """The scheduler's way: one model, a plan and an optimiser a stage, each taken off before the next."""
+    """The scheduler's way: one model, a mask and an optimiser a stage, each taken off before the next."""
     model = tiny_model()
     classes = [type(each) for each in model.modules()]
     for stage in EMBEDDING_STAGES:
         before = snapshot(model)
-        frozen = rows.freeze(model, plan_for(model, stage))
+        frozen = rows.freeze(model, mask_for(model, stage))
         first = frozen.fingerprint()
         train(model, frozen.protect(adamw(model)), batches(2, seed=stage))
         first.check(frozen.fingerprint())
@@ -202,7 +202,7 @@ def test_all_stages_follow_one_another_in_one_process():
 
 def test_optimizer_state_is_allocated_for_trained_rows_only():
     model = tiny_model()
-    rows.freeze(model, plan_for(model, 1))
+    rows.freeze(model, mask_for(model, 1))
     optimizer = adamw(model)
     train(model, optimizer, batches(1))
     two_moments = 2 * 4 * NEW * model.config.hidden_size
@@ -217,7 +217,7 @@ def test_optimizer_state_is_allocated_for_trained_rows_only():
 
 def test_record_says_what_trained_and_proves_it():
     model = tiny_model()
-    frozen = rows.freeze(model, plan_for(model, 5))
+    frozen = rows.freeze(model, mask_for(model, 5))
     optimizer = adamw(model)
     first = frozen.fingerprint()
     train(model, optimizer, batches(2))
@@ -238,7 +238,7 @@ def test_record_says_what_trained_and_proves_it():
 
 def test_a_copied_model_trains_its_own_rows():
     model = tiny_model()
-    rows.freeze(model, plan_for(model, 3))
+    rows.freeze(model, mask_for(model, 3))
     before = snapshot(model)
     other = copy.deepcopy(model)
     train(other, adamw(other), batches(2))
@@ -251,7 +251,7 @@ def test_stage_seven_trains_adapters_only_and_six_the_embeddings_too():
     config = peft.LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=["embed_tokens", "lm_head"])
     model = peft.get_peft_model(tiny_model(), config)
     for number in (6, 7):
-        frozen = rows.freeze(model, rows.resolve(model, STAGES[number], BASE))
+        frozen = rows.freeze(model, rows.row_mask(model, STAGES[number], BASE))
         names = frozen.trained_parameters()
         adapters = {name for name in names if "lora_" in name}
         assert len(adapters) == 8
@@ -265,4 +265,4 @@ def test_stage_seven_trains_adapters_only_and_six_the_embeddings_too():
 def test_a_stage_with_adapters_needs_a_model_with_adapters():
     model = tiny_model()
     with pytest.raises(EEVEError, match="adapter: qlora"):
-        rows.freeze(model, rows.resolve(model, STAGES[7], BASE))
+        rows.freeze(model, rows.row_mask(model, STAGES[7], BASE))

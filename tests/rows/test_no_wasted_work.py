@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from eeve_axolotl import rows
-from tests.rows.helpers import BASE, EMBEDDING_STAGES, HIDDEN, VOCAB, batches, loss_of, plan_for, tiny_model
+from tests.rows.helpers import BASE, EMBEDDING_STAGES, HIDDEN, VOCAB, batches, loss_of, mask_for, tiny_model
 
 IDS = batches(1)[0]
 TOKENS = IDS.numel()
@@ -17,7 +17,7 @@ NEW = VOCAB - BASE
 
 def frozen_model(stage: int, **config):
     model = tiny_model(attn_implementation="eager", **config)
-    rows.freeze(model, plan_for(model, stage))
+    rows.freeze(model, mask_for(model, stage))
     return model
 
 
@@ -70,7 +70,7 @@ def test_stages_2_and_4_pass_no_gradient_down_though_something_asked_for_it(when
     model = tiny_model(attn_implementation="eager")
     if when == "before":
         model.enable_input_require_grads()
-    rows.freeze(model, plan_for(model, 2))
+    rows.freeze(model, mask_for(model, 2))
     if when == "before":
         assert not model.model(input_ids=IDS).last_hidden_state.requires_grad
         return
@@ -105,14 +105,14 @@ def test_only_what_trains_has_a_gradient_and_only_of_its_rows(stage):
 
 
 @pytest.mark.parametrize("stage", EMBEDDING_STAGES)
-def test_the_plan_knows_whether_checkpointing_buys_anything(stage):
-    assert plan_for(tiny_model(), stage).backward_through_layers is (stage in (1, 3, 5))
+def test_the_mask_knows_whether_checkpointing_buys_anything(stage):
+    assert mask_for(tiny_model(), stage).backward_through_layers is (stage in (1, 3, 5))
 
 
 def test_no_memory_is_taken_for_the_gradient_of_the_whole_table():
     """The gradient of the table is as large as the rows that train, also for a moment."""
     model = tiny_model(vocab_size=4096)
-    rows.freeze(model, plan_for(model, 1, vocab_size=VOCAB))
+    rows.freeze(model, mask_for(model, 1, vocab_size=VOCAB))
     largest = []
 
     class Sizes(TorchDispatchMode):

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from eeve_axolotl import rows
-from tests.rows.helpers import BASE, EMBEDDING_STAGES, batches, loss_of, plan_for, snapshot, tiny_model, train
+from tests.rows.helpers import BASE, EMBEDDING_STAGES, batches, loss_of, mask_for, snapshot, tiny_model, train
 
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -18,7 +18,7 @@ def adamw(model):
 
 def trained_model(stage: int = 3, **options):
     model = tiny_model(**options)
-    frozen = rows.freeze(model, plan_for(model, stage))
+    frozen = rows.freeze(model, mask_for(model, stage))
     train(model, adamw(model), batches(2))
     return model, frozen
 
@@ -117,7 +117,7 @@ def test_generation_works_while_rows_are_frozen():
 
 def test_the_model_compiles():
     model = tiny_model()
-    rows.freeze(model, plan_for(model, 3))
+    rows.freeze(model, mask_for(model, 3))
     loss_of(model, batches(1)[0]).backward()
     expected = [each.grad.clone() for each in model.parameters() if each.grad is not None]
     model.zero_grad()

@@ -28,8 +28,8 @@ from tests.rows.helpers import (
     batches,
     frozen_by_stage,
     loss_of,
+    mask_for,
     moved,
-    plan_for,
     read_past_the_head,
     snapshot,
     tiny_model,
@@ -77,13 +77,13 @@ class Case:
 
     def freeze(self, model=None):
         self.model = self.model if model is None else model
-        self.frozen = rows.freeze(self.model, plan_for(self.model, self.stage))
+        self.frozen = rows.freeze(self.model, mask_for(self.model, self.stage))
         return self.frozen
 
     def findings(self, after, optimizer, first, last, accumulate: int = ACCUMULATE) -> dict:
         frozen_moved, trained_moved = moved(self.before, after, self.expected_frozen)
         alone = self.build()
-        frozen_alone = rows.freeze(alone, plan_for(alone, self.stage))
+        frozen_alone = rows.freeze(alone, mask_for(alone, self.stage))
         first_alone = frozen_alone.fingerprint()
         train(alone, adamw(alone), batches(STEPS * ACCUMULATE), accumulate, CLIP)
         expected = snapshot(alone)

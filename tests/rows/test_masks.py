@@ -15,8 +15,8 @@ from tests.rows.helpers import (
     VOCAB,
     batches,
     frozen_by_stage,
+    mask_for,
     moved,
-    plan_for,
     snapshot,
     tiny_model,
     train,
@@ -53,11 +53,11 @@ class Odd(nn.Module):
     ids=["llama", "gpt_neox", "odd"],
 )
 def test_matrices_are_found_through_the_accessors_whatever_their_names(model, table):
-    plan = plan_for(model, 3)
-    assert plan.inputs.module == table
-    assert model.get_submodule(plan.outputs.module) is model.get_output_embeddings()
-    assert not plan.tied
-    assert [(each.start, each.stop) for each in plan.matrices] == [(BASE, VOCAB)] * 2
+    mask = mask_for(model, 3)
+    assert mask.inputs.module == table
+    assert model.get_submodule(mask.outputs.module) is model.get_output_embeddings()
+    assert not mask.tied
+    assert [(each.start, each.stop) for each in mask.matrices] == [(BASE, VOCAB)] * 2
 
 
 @pytest.mark.parametrize("stage", EMBEDDING_STAGES)
@@ -66,7 +66,7 @@ def test_other_heads_and_names_keep_their_frozen_rows(family, stage):
     """GPT-NeoX calls its table embed_in; Phi-2's has a bias, whose entries follow the rows."""
     model = tiny_model(family)
     before = snapshot(model)
-    frozen = rows.freeze(model, plan_for(model, stage))
+    frozen = rows.freeze(model, mask_for(model, stage))
     first = frozen.fingerprint()
     train(model, adamw(model), batches(3), clip=0.5)
     frozen_moved, trained_moved = moved(before, snapshot(model), frozen_by_stage(model, stage))
@@ -76,10 +76,10 @@ def test_other_heads_and_names_keep_their_frozen_rows(family, stage):
     first.check(frozen.fingerprint())
 
 
-def test_a_bias_of_the_head_appears_in_the_plan_and_the_fingerprint():
+def test_a_bias_of_the_head_appears_in_the_mask_and_the_fingerprint():
     model = tiny_model("phi")
-    frozen = rows.freeze(model, plan_for(model, 2))
-    assert frozen.plan.outputs.has_bias
+    frozen = rows.freeze(model, mask_for(model, 2))
+    assert frozen.mask.outputs.has_bias
     first = frozen.fingerprint()
     model.lm_head._parameters["bias"].data[5] += 1
     assert first.moved(frozen.fingerprint()) == {"output_embeddings.bias": [5]}
@@ -90,7 +90,7 @@ def test_a_scaled_embedding_keeps_its_scale():
     model = tiny_model("gemma", tie_word_embeddings=False)
     with torch.no_grad():
         plain = model(input_ids=batches(1)[0]).logits
-    rows.freeze(model, plan_for(model, 3))
+    rows.freeze(model, mask_for(model, 3))
     torch.testing.assert_close(model(input_ids=batches(1)[0]).logits, plain, rtol=0, atol=0)
 
     class Scaled(nn.Embedding):
@@ -115,8 +115,8 @@ def test_padding_rows_train_in_the_output_embeddings_only(stage):
     tokens = VOCAB - 6
     model = tiny_model()
     before = snapshot(model)
-    plan = plan_for(model, stage, vocab_size=tokens)
-    rows.freeze(model, plan)
+    mask = mask_for(model, stage, vocab_size=tokens)
+    rows.freeze(model, mask)
     data = [ids.clamp(max=tokens - 1) for ids in batches(3)]
     train(model, adamw(model), data)
     after = snapshot(model)
@@ -130,7 +130,7 @@ def test_padding_rows_train_in_the_output_embeddings_only(stage):
 def test_the_padding_token_gets_no_gradient_as_in_any_embedding():
     pad = BASE + 3
     plain, model = tiny_model(pad_token_id=pad), tiny_model(pad_token_id=pad)
-    rows.freeze(model, plan_for(model, 1))
+    rows.freeze(model, mask_for(model, 1))
     ids = batches(1)[0]
     ids[:, :2] = pad
     for each in (plain, model):
@@ -143,7 +143,7 @@ def test_the_padding_token_gets_no_gradient_as_in_any_embedding():
 @pytest.mark.parametrize("stage", [1, 2, 5])
 def test_tied_embeddings_are_refused_where_a_stage_needs_two_matrices(stage):
     with pytest.raises(EEVEError, match=r"use stages 3, 4 .* 6 and 7, or set `eeve.untie: true`"):
-        plan_for(tiny_model("tied_llama"), stage)
+        mask_for(tiny_model("tied_llama"), stage)
 
 
 @pytest.mark.parametrize("family", ["tied_llama", "qwen2", "gemma"])
@@ -153,8 +153,8 @@ def test_tied_embeddings_train_as_one_matrix_and_stay_tied(family, stage, tmp_pa
 
     model = tiny_model(family)
     before = snapshot(model)
-    frozen = rows.freeze(model, plan_for(model, stage))
-    assert frozen.plan.tied and len(frozen.trained_parameters()) == 1
+    frozen = rows.freeze(model, mask_for(model, stage))
+    assert frozen.mask.tied and len(frozen.trained_parameters()) == 1
     first = frozen.fingerprint()
     train(model, adamw(model), batches(3))
     first.check(frozen.fingerprint())
@@ -174,7 +174,7 @@ def test_tied_embeddings_train_as_one_matrix_and_stay_tied(family, stage, tmp_pa
 
 def test_tied_rows_get_the_gradients_of_both_their_uses():
     plain, model = tiny_model("tied_llama"), tiny_model("tied_llama")
-    rows.freeze(model, plan_for(model, 3))
+    rows.freeze(model, mask_for(model, 3))
     ids = batches(1)[0]
     for each in (plain, model):
         each(input_ids=ids, labels=ids).loss.backward()
@@ -193,7 +193,7 @@ def test_an_untied_model_runs_every_stage_and_saves_two_matrices(family, stage, 
     rows.untie(model)
     assert torch.equal(model(input_ids=ids).logits, logits)
     before = snapshot(model)
-    rows.freeze(model, plan_for(model, stage))
+    rows.freeze(model, mask_for(model, stage))
     train(model, adamw(model), batches(2))
     frozen_moved, trained_moved = moved(before, snapshot(model), frozen_by_stage(model, stage))
     assert frozen_moved == 0 and trained_moved > 0
@@ -217,7 +217,7 @@ def test_a_stage_of_ones_own_is_a_triple_of_words():
     stage = Stage("mine", Rows.ALL, Rows.NEW, Layers.FROZEN)
     model = tiny_model()
     before = snapshot(model)
-    rows.freeze(model, rows.resolve(model, stage, BASE))
+    rows.freeze(model, rows.row_mask(model, stage, BASE))
     train(model, adamw(model), batches(2))
     after = snapshot(model)
     assert torch.equal(before["lm_head.weight"][:BASE], after["lm_head.weight"][:BASE])
@@ -228,7 +228,7 @@ def test_a_stage_of_ones_own_is_a_triple_of_words():
 
 def test_internal_layers_in_full_train_without_the_embeddings():
     model = tiny_model()
-    frozen = rows.freeze(model, rows.resolve(model, Stage("full", Rows.NONE, Rows.NONE, Layers.FULL), BASE))
+    frozen = rows.freeze(model, rows.row_mask(model, Stage("full", Rows.NONE, Rows.NONE, Layers.FULL), BASE))
     names = set(frozen.trained_parameters())
     embeddings = {"model.embed_tokens.weight", "lm_head.weight"}
     assert names == {name for name, _ in model.named_parameters()} - embeddings
@@ -237,17 +237,17 @@ def test_internal_layers_in_full_train_without_the_embeddings():
 def test_no_new_rows_is_refused():
     model = tiny_model()
     with pytest.raises(EEVEError, match="96 rows and the base tokenizer 96 tokens"):
-        rows.resolve(model, STAGES[1], VOCAB)
+        rows.row_mask(model, STAGES[1], VOCAB)
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused():
     with pytest.raises(EEVEError, match="resize the model's embeddings"):
-        plan_for(tiny_model(), 1, vocab_size=VOCAB + 1)
+        mask_for(tiny_model(), 1, vocab_size=VOCAB + 1)
 
 
 def test_a_model_without_embeddings_is_refused():
     with pytest.raises(EEVEError, match="Sequential has no input embeddings"):
-        rows.resolve(nn.Sequential(nn.Linear(2, 2)), STAGES[1], 1)
+        rows.row_mask(nn.Sequential(nn.Linear(2, 2)), STAGES[1], 1)
 
 
 def test_a_quantised_head_is_refused():
@@ -255,19 +255,19 @@ def test_a_quantised_head_is_refused():
     head = model.get_output_embeddings()
     head._parameters["weight"] = nn.Parameter(torch.zeros(VOCAB, 16, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(EEVEError, match="quantised"):
-        plan_for(model, 2)
-    plan_for(model, 1)  # only frozen there: allowed
+        mask_for(model, 2)
+    mask_for(model, 1)  # only frozen there: allowed
 
 
 def test_a_table_that_renormalises_its_rows_is_refused():
     model = tiny_model()
     model.get_input_embeddings().max_norm = 1.0
     with pytest.raises(EEVEError, match="max_norm"):
-        plan_for(model, 1)
+        mask_for(model, 1)
 
 
 def test_adapters_on_the_embeddings_are_refused():
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(tiny_model(), peft.LoraConfig(target_modules=["embed_tokens"]))
     with pytest.raises(EEVEError, match="lora_modules_to_save"):
-        rows.resolve(model, STAGES[6], BASE)
+        rows.row_mask(model, STAGES[6], BASE)
