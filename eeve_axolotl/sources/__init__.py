@@ -1,0 +1,8 @@
+"""Reading documents: files (JSON lines, Parquet, plain text, compressed or not) and Hugging Face datasets."""
+
+from eeve_axolotl.sources.datasets import DatasetShard
+from eeve_axolotl.sources.files import FileShard
+from eeve_axolotl.sources.shard import Document, Shard
+from eeve_axolotl.sources.source import Source
+
+__all__ = ["DatasetShard", "Document", "FileShard", "Shard", "Source"]

@@ -1,0 +1,157 @@
+"""Text in files: JSON lines, Parquet and plain text, compressed or not."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import orjson
+import pyarrow
+from isal import igzip, igzip_lib
+from pyarrow import parquet
+
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.sources.shard import TURN, Record, Shard, SourceKeys, first_line
+
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
+_KINDS = (*_JSON_LINES, ".parquet", ".txt")
+_COMPRESSED = (".gz", ".bz2", ".zst", ".xz")
+# What the readers of compressed files raise. isal's stub calls its class of errors an error.
+_BROKEN = (EOFError, OSError, lzma.LZMAError, cast("type[Exception]", igzip_lib.error))
+_CHUNK, _AHEAD = 1 << 20, 4  # bytes read at once, and how many such chunks before they are asked for
+_ROWS = 1024  # of a Parquet file, in memory at a time: also what is a reader's turn there
+
+
+def is_text(file: Path) -> bool:
+    """Whether a file is named like one that can be read here."""
+    return _kind(file) in _KINDS
+
+
+@dataclass(frozen=True)
+class FileShard(Shard):
+    """One file of a source."""
+
+    file: Path
+    source: SourceKeys
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return str(self.file)
+
+    def size(self) -> int:
+        """The file's bytes."""
+        return self.file.stat().st_size
+
+    def identity(self) -> list[Any]:
+        """What its documents depend on: the file, its size and time of change, and how it is read."""
+        stat = self.file.stat()
+        how = self.source.model_dump(mode="json", exclude={"path"})
+        return [str(self.file.resolve()), stat.st_size, stat.st_mtime_ns, how]
+
+    def _texts(
+        self, number: int = 0, of: int = 1, only: list[str] | None = None
+    ) -> Iterator[tuple[int, str, Record]]:
+        if _kind(self.file) == ".txt":
+            yield from ((line, text, {}) for line, text in self._plain_text(number, of) if text)
+        else:
+            yield from super()._texts(number, of, only)
+
+    def _records(self, number: int, of: int, only: list[str] | None) -> Iterator[tuple[int, Record]]:
+        kind = _kind(self.file)
+        if kind == ".parquet":
+            return self._parquet(number, of, only)
+        if kind in _JSON_LINES:
+            return self._json_lines(number, of)
+        raise EEVEError(
+            f"{self.file}: its kind is not known; name it {', '.join(_KINDS)}, with .gz, .bz2, .xz or .zst after it"
+        )
+
+    def _json_lines(self, number: int, of: int) -> Iterator[tuple[int, Record]]:
+        for n, line in self._lines():
+            if n // TURN % of != number:
+                continue
+            try:
+                record = orjson.loads(line)
+            except ValueError:
+                # orjson is strict: numbers like NaN and halves of surrogate pairs are JSON to Python alone.
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line.decode())
+                except ValueError:
+                    record = None
+            if isinstance(record, dict):
+                yield n, record
+            elif self.source.on_bad_line == "fail":
+                raise EEVEError(
+                    f"{self.file}, line {n}: not a JSON object; correct it, or set on_bad_line: skip"
+                )
+
+    def _parquet(self, number: int, of: int, only: list[str] | None) -> Iterator[tuple[int, Record]]:
+        row = 0
+        try:
+            with parquet.ParquetFile(self.file) as table:
+                # All of them where one is missing: the message names what there is.
+                present = set(only or ()) <= set(table.schema_arrow.names)
+                for n, batch in enumerate(table.iter_batches(_ROWS, columns=only if present else None)):
+                    if n % of != number:
+                        row += batch.num_rows
+                        continue
+                    for record in batch.to_pylist():
+                        row += 1
+                        yield row, record
+        except (pyarrow.ArrowException, OSError) as error:
+            raise EEVEError(f"{self.file}: broken Parquet after {row:,} rows ({first_line(error)})") from None
+
+    def _plain_text(self, number: int, of: int) -> Iterator[tuple[int, str]]:
+        lines = self._lines()
+        n = 0
+        try:
+            if self.source.by_line:
+                for n, line in lines:
+                    if n // TURN % of == number:
+                        yield n, line.decode().rstrip("\r")
+            elif number == 0:
+                text = b"\n".join(line for _, line in lines).decode()
+                yield 1, text.replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError as error:
+            raise EEVEError(f"{self.file}: no UTF-8 after {max(0, n - 1):,} lines ({error})") from None
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """The file's lines with their numbers from 1; what follows the last line's end is one too."""
+        number, pieces = 0, []
+        try:
+            with self._open() as stream, ThreadPoolExecutor(1) as ahead:
+                # Decompressing takes as long as what is done with the text: the next chunks are read meanwhile.
+                reading = deque(ahead.submit(stream.read, _CHUNK) for _ in range(_AHEAD))
+                while chunk := reading.popleft().result():
+                    reading.append(ahead.submit(stream.read, _CHUNK))
+                    first, *others = chunk.split(b"\n")
+                    pieces.append(first)
+                    if others:
+                        *lines, rest = b"".join(pieces), *others
+                        pieces = [rest]
+                        for line in lines:
+                            number += 1
+                            yield number, line
+                yield number + 1, b"".join(pieces)
+        except _BROKEN as error:
+            raise EEVEError(f"{self.file}: broken after {number:,} lines ({first_line(error)})") from None
+
+    def _open(self) -> IO[bytes]:
+        # None of them holds Python up. Arrow has nothing for .xz, and ISA-L is twice as fast with .gz.
+        opens: dict[str, Callable[[str], IO[bytes]]] = {".xz": lzma.open, ".gz": igzip.open}
+        stream: IO[bytes] = opens.get(self.file.suffix, pyarrow.input_stream)(str(self.file))
+        return stream
+
+
+def _kind(file: Path) -> str:
+    """The ending that says what is in the file, beneath a compression's."""
+    return Path(file.stem).suffix if file.suffix in _COMPRESSED else file.suffix
