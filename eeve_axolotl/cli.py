@@ -36,7 +36,8 @@ def told_plainly(command: Callable) -> Callable:
 def tokenizer(config: str) -> None:
     """Extend a tokenizer with a corpus's tokens, as CONFIG says."""
     from eeve_axolotl.settings import read_yaml
-    from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+    from eeve_axolotl.tokenizer.build import build
+    from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
     settings = read_yaml(config, TokenizerSettings)
     manifest = build(settings)
@@ -75,14 +76,15 @@ def corpus(config: str) -> None:
 @told_plainly
 def run(config: str, dry_run: bool, begin: str | None) -> None:
     """Run a whole pipeline: tokenizer, stages, merges, evaluation, report. Run again, it continues."""
-    from eeve_axolotl.pipeline.chain import Chain, print_plan
+    from eeve_axolotl.pipeline.chain import Chain
     from eeve_axolotl.pipeline.settings import PipelineSettings
+    from eeve_axolotl.pipeline.tasks import print_tasks
     from eeve_axolotl.settings import read_yaml
 
     chain = Chain(config, read_yaml(config, PipelineSettings))
-    print_plan(chain, begin)
+    print_tasks(chain.tasks, begin)
     if dry_run:
-        chain.check_unchanged(chain.stages_from(begin))
+        chain.check_unchanged(chain.tasks.stages_from(begin))
     else:
         chain.run(begin)
 
@@ -212,7 +214,7 @@ def check(config: str) -> None:
 
 SCHEMAS = {
     "stage": "eeve_axolotl.args:EEVEArgs",
-    "tokenizer": "eeve_axolotl.tokenizer.build:TokenizerSettings",
+    "tokenizer": "eeve_axolotl.tokenizer.settings:TokenizerSettings",
     "corpus": "eeve_axolotl.corpus.settings:CorpusSettings",
     "pipeline": "eeve_axolotl.pipeline.settings:PipelineSettings",
 }

@@ -1,4 +1,4 @@
-"""Starting one command of the chain, its output into a log, its training steps shown."""
+"""Starting one command of the chain: its output goes into a log, its training steps are told as they come."""
 
 from __future__ import annotations
 
@@ -9,53 +9,78 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-LOSS = re.compile(r"'loss': '?([0-9.]+)")
-STEP = re.compile(r"'eeve/step': '?([0-9]+)")
-OnStep = Callable[[float, "int | None"], None]
-"""Called with each loss that is logged, and its step in the whole run if the line says so."""
+from eeve_axolotl import progress
+
+OnStep = Callable[[progress.LoggedStep], None]
+"""Called with each training step whose loss is logged."""
 Launch = Callable[[list[str], Path, OnStep], int]
-"""Runs `axolotl ARGUMENTS` (its output into the file, a call for each loss), and returns the exit status."""
+"""Runs `axolotl ARGUMENTS` (its output into the file, a call for each step), and returns the exit status."""
+
+PAUSE = 0.05  # seconds between two looks at a running command
+
+# How Python prints the error that ended a process, under torchrun with its rank before it.
+RAISED = re.compile(r"^(\[rank\d+\]: ?)?[\w.]*(Error|Exception|Interrupt)\b(: .*)?$")
+# What the launchers add: only that a process of theirs failed.
+LAUNCHERS = ("ChildFailedError", "CalledProcessError")
 
 
 def launch(arguments: list[str], log: Path, on_step: OnStep) -> int:
-    """Run `axolotl ARGUMENTS` in a process of its own, which does not outlive this one."""
+    """Run `axolotl ARGUMENTS` in a process of its own, which does not outlive this one.
+
+    Returns its exit status, negative if a signal ended it.
+    """
     command = [str(Path(sys.executable).with_name("axolotl")), *arguments]
     if arguments[0] == "eeve":  # our own commands do not need Axolotl's imports
         command = [sys.executable, "-m", "eeve_axolotl.cli", *arguments[1:]]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-    )
-    reader = threading.Thread(target=_copy, args=(process.stdout, log, on_step), daemon=True)
-    reader.start()
+    steps = steps_file(log)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, progress.VARIABLE: str(steps)},
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
     try:
-        return process.wait()
-    finally:  # also on Ctrl-C: leave no training behind, nor workers that outlived it (they hold the pipe open)
+        return watch(process.poll, steps, on_step)
+    finally:  # also on Ctrl-C: leave no training behind, nor workers that outlived it
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        reader.join()
 
 
-def _copy(lines: Iterable[str], log: Path, on_step: OnStep) -> None:
-    """Copy output into the log as it comes, and tell of each loss in it."""
-    with log.open("w", encoding="utf-8", errors="replace") as out:
-        for line in lines:
-            out.write(line)
-            out.flush()
-            if loss := LOSS.search(line):
-                step = STEP.search(line)
-                on_step(float(loss[1]), int(step[1]) if step else None)
+def steps_file(log: Path) -> Path:
+    """The file beside `log` in which the command tells of its steps (see `progress`): none is there yet."""
+    path = log.absolute().with_suffix(".steps.jsonl")
+    path.unlink(missing_ok=True)  # of the same command before: it was killed, and goes on now
+    return path
+
+
+def watch(ended: Callable[[], int | None], steps: Path, on_step: OnStep) -> int:
+    """Tell of the steps in the file `steps` as they come, until `ended` gives an exit status; returns that."""
+    reader = progress.Reader(steps)
+    while True:
+        status = ended()  # before reading: after its end a command writes no more
+        for step in reader.new():
+            on_step(step)
+        if status is not None:
+            return status
+        time.sleep(PAUSE)
+
+
+def why(log: Path) -> str:
+    """The failed command's own words in its log: our errors are one sentence, others end in theirs."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith(("eeve_axolotl: ", "Error: "))]
+    raised = [line for line in lines if RAISED.match(line) and not any(name in line for name in LAUNCHERS)]
+    return (ours or raised or lines or ["it printed nothing"])[-1]
 
 
 def _die_with_parent() -> None:

@@ -7,15 +7,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from pydantic import ValidationError
-
-from eeve_axolotl.args import EEVESettings
+from eeve_axolotl.args import EEVESettings, read_block
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json_if_there, write_json
 from eeve_axolotl.records import CHAIN, read_record, weights_sha256
-from eeve_axolotl.settings import explain
+from eeve_axolotl.settings import read_mapping
 from eeve_axolotl.stages import Layers
 
 # Keys whose change does not make other weights.
@@ -45,17 +42,10 @@ class Run:
         """Read a run's YAML. Raises EEVEError if it is not one of ours."""
         path = Path(config)
         try:
-            cfg = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise EEVEError(f"runs: {config} does not exist; give the path of an Axolotl YAML") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise EEVEError(f"runs: {config} is not valid YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(cfg, dict) or "eeve" not in cfg:
-            raise EEVEError(f"runs: {config} has no `eeve:` block; add `eeve: {{stage: 1}}` and the plugin")
-        try:
-            settings = EEVESettings.model_validate(cfg["eeve"])
-        except ValidationError as error:
-            raise EEVEError(explain(error, f"{config}, the `eeve:` block")) from None
+            cfg = read_mapping(path)
+            settings = read_block(cfg, config)
+        except EEVEError as error:
+            raise EEVEError(f"runs: {error}") from None
         for key in ("output_dir", "base_model"):
             if not cfg.get(key):
                 raise EEVEError(f"{config} has no `{key}`; a chain needs to know where a run starts and ends")
@@ -86,9 +76,12 @@ class Run:
 
     @property
     def max_steps(self) -> int:
-        """Steps of all its stages, as far as its YAML says."""
-        default = self.cfg.get("max_steps") or 0
-        return sum(each.max_steps or default for each in self.settings.schedule())
+        """Steps of all its stages at most; 0 where the YAML does not say.
+
+        A token budget is left out: how many steps it makes depends on the GPUs, which only the trainer sees.
+        """
+        steps = [each.max_steps or self.cfg.get("max_steps") or 0 for each in self.settings.schedule()]
+        return sum(steps) if min(steps) > 0 else 0
 
     @property
     def trained(self) -> bool:

@@ -7,53 +7,42 @@ from pathlib import Path
 from eeve_axolotl.files import read_json_if_there
 from eeve_axolotl.pipeline.runs import Run
 from eeve_axolotl.records import EVALUATION, MARK
-from eeve_axolotl.stages import Layers, Rows, Stage
+from eeve_axolotl.stages import Rows, Stage
+from eeve_axolotl.tables import markdown_table
 
 SIDES = ("embed_tokens.weight", "lm_head.weight")
 
 
-def table(output: Path, runs: list[Run]) -> list[tuple[str, ...]]:
-    """Header and lines: the base, the extended model before training, and every stage that was evaluated."""
+def table(output: Path, runs: list[Run]) -> str:
+    """Markdown, columns aligned: the base, the extended model before training, and every stage that was evaluated."""
     found = [read_json_if_there(path) for path in (output / EVALUATION).glob("*.json")]
     evaluations = {each["name"]: each for each in found}
     texts = list(next(iter(evaluations.values()))["texts"]) if evaluations else []
-    header = (
+    head = [
         "",
         "trains",
         *(f"{text} bits/byte" for text in texts),
         *(f"{text} tokens/char" for text in texts),
-    )
-    lines = [(*header, "frozen rows unchanged")]
+        "frozen rows unchanged",
+    ]
 
-    def line(name: str, trains: str, unchanged: str) -> None:
+    def row(name: str, trains: str, unchanged: str) -> list[str]:
         figures = evaluations.get(name, {}).get("texts", {})
-        numbers = [f"{figures[text]['bits_per_byte']:.3f}" if text in figures else "" for text in texts]
-        numbers += [
-            f"{figures[text]['tokens_per_character']:.2f}" if text in figures else "" for text in texts
-        ]
-        lines.append((name, trains, *numbers, unchanged))
+        bits = [f"{figures[text]['bits_per_byte']:.3f}" if text in figures else "" for text in texts]
+        length = [f"{figures[text]['tokens_per_character']:.2f}" if text in figures else "" for text in texts]
+        return [name, trains, *bits, *length, unchanged]
 
-    for name, trains in (("base", ""), ("extended", "nothing yet")):
-        if name in evaluations:
-            line(name, trains, "")
+    untrained = (("base", ""), ("extended", "nothing yet"))
+    rows = [row(name, trains, "") for name, trains in untrained if name in evaluations]
     before = Path(runs[0].cfg["base_model"])
     for run in runs:
         for place, scheduled in zip(run.stages, run.settings.schedule(), strict=True):
             after = run.result if place.directory == run.output else place.directory
             stage = scheduled.resolved()
-            line(f"stage {place.name}", trains_in_words(stage), frozen_rows_unchanged(before, after, stage))
+            unchanged = frozen_rows_unchanged(before, after, stage)
+            rows.append(row(f"stage {place.name}", stage.trains_in_words(), unchanged))
             before = after
-    return lines
-
-
-def trains_in_words(stage: Stage) -> str:
-    """What a stage trains, in few words."""
-    words = [
-        f"{which.value} {name}"
-        for which, name in ((stage.input_embeddings, "input"), (stage.output_embeddings, "output"))
-        if which is not Rows.NONE
-    ]
-    return " + ".join(words + (["layers"] if stage.internal_layers is not Layers.FROZEN else []))
+    return markdown_table(head, rows, aligned=True)
 
 
 def frozen_rows_unchanged(before: Path, after: Path, stage: Stage) -> str:
@@ -95,13 +84,3 @@ def _matrix(directory: Path, ending: str):
     ):
         return _matrix(directory, SIDES[0])  # tied: one matrix is both, and saved once
     return None
-
-
-def markdown(lines: list[tuple[str, ...]]) -> str:
-    """The table as Markdown, columns aligned."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    body = [lines[0], tuple("-" * width for width in widths), *lines[1:]]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in body
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -20,9 +21,9 @@ from pathlib import Path
 from stories import generate
 
 from eeve_axolotl.files import replacing
-from eeve_axolotl.pipeline.launch import launch
 
 HERE = Path(__file__).resolve().parent
+LOSS = re.compile(r"'loss': '?([0-9.]+)")  # as Axolotl prints it: this training is without the plugin
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,19 @@ def train_base_model(demo: Demo) -> None:
     """Train a random model (see base_model.py) with the demo's base.yml."""
     random_model = [str(HERE / "base_model.py"), str(demo.output / "random"), "--base", demo.base]
     subprocess.run([sys.executable, *random_model], check=True)
-    losses: list[float] = []
-
-    def show(loss: float, _: int | None) -> None:
-        losses.append(loss)
-        if len(losses) % 10 == 0:
-            print(f"        step {len(losses)}  loss {loss:.3f}", flush=True)
-
-    log = demo.output / "base.log"
-    if launch(["train", str(demo.recipes / "base.yml"), "--launcher", "python"], log, show):
-        sys.exit(f"the base model's training failed: see {log}")
+    axolotl = str(Path(sys.executable).with_name("axolotl"))
+    command = [axolotl, "train", str(demo.recipes / "base.yml"), "--launcher", "python"]
+    path, steps = demo.output / "base.log", 0
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    with path.open("w", encoding="utf-8") as log, subprocess.Popen(command, **pipes) as training:
+        for line in training.stdout:
+            log.write(line)
+            if loss := LOSS.search(line):
+                steps += 1
+                if steps % 10 == 0:
+                    print(f"        step {steps}  loss {float(loss[1]):.3f}", flush=True)
+    if training.returncode:
+        sys.exit(f"the base model's training failed: see {path}")
 
 
 def main() -> None:

@@ -119,13 +119,23 @@ def _run(main, request: dict) -> None:
 
 def _fork(main, arguments: list[str], log: Path, on_step) -> int:
     """In place of pipeline.launch.launch: the chain's commands are forked too."""
+    from eeve_axolotl import progress
+    from eeve_axolotl.pipeline import launch
+
+    steps = launch.steps_file(log)
     child = os.fork()
     if child == 0:
+        os.environ[progress.VARIABLE] = str(steps)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
         _exit_after(main, arguments)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def ended() -> int | None:
+        done, status = os.waitpid(child, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if done else None
+
+    return launch.watch(ended, steps, on_step)
 
 
 def _exit_after(main, arguments: list[str]) -> None:

@@ -1,11 +1,23 @@
-"""What the chain makes of a command's output: its progress, and why it failed."""
+"""What the chain makes of a command: its progress, its log, and why it failed."""
 
 from __future__ import annotations
 
-import pytest
+import io
+import os
+import subprocess
+import sys
+import time
 
-from eeve_axolotl.pipeline import chain, launch
-from eeve_axolotl.pipeline.progress import Progress
+import pytest
+from rich.console import Console
+
+from eeve_axolotl import progress
+from eeve_axolotl.pipeline import launch
+from eeve_axolotl.pipeline.display import Display
+from eeve_axolotl.pipeline.tasks import Task
+from eeve_axolotl.progress import LoggedStep
+
+TRAIN = Task("train", "stage 2: outputs/[x]", False, [], steps=100)
 
 # What the launchers print last says only that a process of theirs failed.
 ACCELERATE = """Traceback (most recent call last):
@@ -43,19 +55,113 @@ Failures:
 def test_a_failed_commands_own_error_is_told(tmp_path, output, why):
     log = tmp_path / "train.log"
     log.write_text(output)
-    assert chain._why(log) == why
+    assert launch.why(log) == why
 
 
-def test_progress_counts_steps_as_the_log_does(tmp_path, capsys):
+def logged(step: int, loss: float | None = None) -> LoggedStep:
+    return LoggedStep("2", step, 50, 3 - step / 100 if loss is None else loss, 4096)
+
+
+@pytest.fixture
+def steps(tmp_path, monkeypatch):
+    """The file that a training process of the chain tells its steps in."""
+    file = launch.steps_file(tmp_path / "train.log")
+    monkeypatch.setenv(progress.VARIABLE, str(file))
+    return file
+
+
+def test_progress_counts_steps_as_the_trainer_does(steps, capsys):
     """Not every step is logged, and a resumed run does not begin at the first."""
-    lines = [
-        f"{{'loss': '{3 - step / 100}', 'eeve/stage': '2', 'eeve/step': '{step}'}}\n" for step in (60, 70, 80)
-    ]
-    with Progress([task := chain.Task("train", "stage 2", False, [], steps=100)]) as progress:
-        progress.task(task)
-        launch._copy(lines, tmp_path / "log", progress.step)
-        progress.step(0.5, None)
+    for number in (60, 70, 80):
+        progress.tell(logged(number))
+    with Display(total=1) as display:
+        display.task(TRAIN)
+        assert launch.watch(lambda: 0, steps, display.step) == 0
+        display.step(logged(81))
     printed = capsys.readouterr().err
+    assert "[ 1/1] stage 2: outputs/[x]\n" in printed
     assert "step 60/100  loss 2.400" in printed and "step 80/100  loss 2.200" in printed
     assert "step 81" not in printed  # every tenth of the whole is enough for a log
-    assert (tmp_path / "log").read_text() == "".join(lines)
+
+
+def test_on_a_terminal_progress_is_a_bar_and_leaves_only_the_task_and_its_time():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    with Display(total=1, console=console) as display:
+        display.task(TRAIN)
+        display.step(logged(7))
+    assert " 7/100" in screen.getvalue() and "loss 2.930" in screen.getvalue()
+    assert screen.getvalue().count("stage 2: outputs/[x]") == 1
+
+
+def test_a_loss_that_is_no_number_is_told_as_such(steps, capsys):
+    progress.tell(logged(10, loss=float("nan")))
+    with Display(total=1) as display:
+        display.task(TRAIN)
+        launch.watch(lambda: 0, steps, display.step)
+    assert "step 10/100  loss not finite" in capsys.readouterr().err
+
+
+def test_a_line_that_is_half_written_is_read_when_it_is_whole(steps):
+    reader = progress.Reader(steps)
+    assert list(reader.new()) == []  # no file yet
+    progress.tell(logged(1))
+    progress.tell(logged(2))
+    whole = steps.read_bytes()
+    steps.write_bytes(whole[:-5])
+    assert [each.step for each in reader.new()] == [1]
+    steps.write_bytes(whole)
+    assert list(reader.new()) == [logged(2)]
+    assert list(reader.new()) == []
+
+
+def test_steps_of_an_earlier_attempt_are_not_told_again(steps):
+    progress.tell(logged(1))
+    assert launch.steps_file(steps.with_name("train.log")) == steps and not steps.exists()
+
+
+def test_without_a_chain_nothing_is_told(steps, monkeypatch):
+    monkeypatch.delenv(progress.VARIABLE)
+    progress.tell(logged(1))
+    assert not steps.exists()
+
+
+def test_a_command_of_ours_runs_with_its_output_in_the_log(tmp_path):
+    log = tmp_path / "help.log"
+    assert launch.launch(["eeve", "run", "--help"], log, lambda step: None) == 0
+    assert "Run a whole pipeline" in log.read_text()
+    assert launch.launch(["eeve", "report", str(tmp_path)], log, lambda step: None) == 1
+    assert "is not the output of a pipeline" in launch.why(log)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a signal to the children of a process that died")
+def test_a_command_does_not_outlive_the_chain(tmp_path):
+    """A chain that is killed has no time to end what it started."""
+    (tmp_path / "axolotl").write_text("#!/bin/sh\necho $$\nexec sleep 60\n")
+    (tmp_path / "axolotl").chmod(0o755)
+    code = (
+        "import sys; from pathlib import Path; from eeve_axolotl.pipeline.launch import launch; "
+        "sys.executable = sys.argv[1] + '/python'; launch(['train'], Path(sys.argv[1], 'log'), print)"
+    )
+    chain = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    log = tmp_path / "log"
+    while not (log.is_file() and log.read_text().endswith("\n")):
+        assert chain.poll() is None
+        time.sleep(0.01)
+    command = int(log.read_text())
+    chain.kill()
+    chain.wait()
+    for _ in range(500):
+        if not os.path.exists(f"/proc/{command}") or " Z" in _status(command):
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("the command is still there")
+
+
+def _status(process: int) -> str:
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read()
+    except FileNotFoundError:
+        return " Z"

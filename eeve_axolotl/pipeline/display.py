@@ -1,0 +1,99 @@
+"""What a person sees while a chain runs: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from eeve_axolotl.pipeline.tasks import Task
+from eeve_axolotl.progress import LoggedStep
+
+LINES = 10  # of a training in a log that is not a terminal
+INDENT = " " * 8
+
+
+class Display:
+    """Shows which task is running, its training steps and loss, and how long finished tasks took.
+
+    Args:
+        total: tasks of the chain, done ones included.
+        console: where to show it; standard error if not given.
+    """
+
+    def __init__(self, total: int, console: Console | None = None):
+        self._console = console or Console(stderr=True)
+        self._total = total
+        self._number = 0
+        self._current: Task | None = None
+        self._begun = 0.0
+        self._steps = 0
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finish(failed=kind is not None)
+
+    def task(self, task: Task) -> None:
+        """The next task begins (or is passed over, being done)."""
+        self._finish()
+        self._number += 1
+        done = " (done before)" if task.done else ""
+        self._line(f"[{self._number:2d}/{self._total}] {task.what}{done}")
+        self._current = None if task.done else task
+        self._begun, self._steps = time.monotonic(), 0
+
+    def step(self, step: LoggedStep) -> None:
+        """A training step was logged."""
+        if self._current is None:
+            return
+        total = _total_steps(self._current, step)
+        loss = "loss not finite" if step.loss is None else f"loss {step.loss:.3f}"
+        before, self._steps = self._steps, step.step
+        if self._console.is_terminal:
+            # Made only now, and for one task: it has a thread, which must not be there when a process is started.
+            self._bar = self._bar or self._new_bar()
+            self._bar.update(TaskID(0), completed=step.step, total=total, description=loss)
+            return
+        every = max(1, (total or 0) // LINES)
+        if step.step // every > before // every:
+            of = f"/{total:,}" if total else ""
+            self._line(f"{INDENT}step {step.step:,}{of}  {loss}")
+
+    def _new_bar(self) -> Progress:
+        bar = Progress(
+            TextColumn(f"{INDENT}step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        bar.add_task("")
+        bar.start()
+        return bar
+
+    def _finish(self, failed: bool = False) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if self._current is not None:
+            self._line(f"{INDENT}{time.monotonic() - self._begun:.0f} s{', failed' if failed else ''}")
+            self._current = None
+
+    def _line(self, text: str) -> None:
+        """A line as it is: paths are not folded, brackets are no markup."""
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _total_steps(task: Task, step: LoggedStep) -> int | None:
+    """Steps of the task at most: as its YAML says, or for a run of one stage as its trainer does."""
+    alone = task.trains is not None and len(task.trains.stages) == 1
+    return task.steps or (step.max_steps if alone else None)

@@ -1,0 +1,140 @@
+"""What a chain has to do: its commands in order, and which of them are done already, read off the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.evaluation.settings import EvaluationSettings, subject
+from eeve_axolotl.files import read_json_if_there
+from eeve_axolotl.pipeline.runs import Run, check_chain
+from eeve_axolotl.pipeline.settings import PipelineSettings
+from eeve_axolotl.records import EVALUATION, TOKENIZER_MANIFEST
+from eeve_axolotl.settings import read_yaml
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
+
+
+@dataclass(frozen=True)
+class Task:
+    """One command of the chain: what it does, in words, and whether that is done already."""
+
+    name: str
+    what: str
+    done: bool
+    arguments: list[str]
+    """After `axolotl`."""
+    trains: Run | None = None
+    """The run that it trains."""
+    merges: Run | None = None
+    """The run whose adapter it merges."""
+    steps: int = 0
+    """Optimiser steps at most; 0 where there are none, or the YAML does not say."""
+
+
+class Tasks:
+    """The commands of one pipeline. Raises EEVEError for a pipeline that cannot run."""
+
+    def __init__(self, config: str, settings: PipelineSettings):
+        self.config, self.settings = config, settings
+        self.output = Path(settings.output)
+        self.runs = [Run.read(each) for each in settings.runs]
+        check_chain(self.runs)
+        for name, path in (settings.evaluate.texts if settings.evaluate else {}).items():
+            if not Path(path).exists():
+                raise EEVEError(
+                    f"evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
+                )
+
+    def in_order(self, again: Collection[str] = ()) -> Iterator[Task]:
+        """Every command, those of the stages `again` as not done.
+
+        What follows from files that are not there yet is asked when its turn comes.
+        """
+        if self.settings.tokenizer:
+            config = self.settings.tokenizer
+            directory = Path(read_yaml(config, TokenizerSettings).output)
+            done = (directory / TOKENIZER_MANIFEST).is_file()
+            yield Task("tokenizer", f"tokenizer: {directory}", done, ["eeve", "tokenizer", config])
+        if self.settings.evaluate:
+            base = self.runs[0].cfg["base_model"]
+            yield self._evaluation(self.settings.evaluate, "base", -1, base, own_tokenizer=True)
+            yield self._evaluation(self.settings.evaluate, "extended", 0, base)
+        for run in self.runs:
+            yield from self._of_run(run, again)
+
+    def stages_from(self, name: str | None) -> list[str]:
+        """Stage `name` and those after it; none for None. Raises EEVEError if there is no such stage."""
+        names = self._stage_names()
+        if name is None:
+            return []
+        if name not in names:
+            raise EEVEError(
+                f"--from {name}: there is no such stage in this pipeline; its stages are {', '.join(names)}"
+            )
+        return names[names.index(name) :]
+
+    def _stage_names(self) -> list[str]:
+        return [each.name for run in self.runs for each in run.stages]
+
+    def _of_run(self, run: Run, again: Collection[str]) -> Iterator[Task]:
+        redo = any(each.name in again for each in run.stages)
+        names = ", ".join(each.name for each in run.stages)
+        what = f"stage{'s' if len(run.stages) > 1 else ''} {names}: {run.output}"
+        done = run.trained and not redo
+        yield Task(run.name, what, done, self._train_arguments(run), trains=run, steps=run.max_steps)
+        if run.has_adapter:
+            merged = run.merged and not redo
+            arguments = ["merge-lora", str(run.config)]
+            yield Task(f"{run.name}.merge", f"merge: {run.result}", merged, arguments, merges=run)
+        if self.settings.evaluate:
+            for place in run.stages:
+                final = place.directory == run.output
+                if final or run.settings.save_stages == "all":
+                    model = str(run.result if final else place.directory)
+                    task = self._evaluation(
+                        self.settings.evaluate, f"stage {place.name}", self._position(place.name), model
+                    )
+                    yield replace(task, done=task.done and place.name not in again)
+
+    def _train_arguments(self, run: Run) -> list[str]:
+        train = ["train", str(run.config), "--launcher", self.settings.launcher, *self.settings.train_args]
+        if "auto_resume_from_checkpoints" not in run.cfg:
+            train += ["--auto-resume-from-checkpoints"]
+        return train + (["--", *self.settings.launcher_args] if self.settings.launcher_args else [])
+
+    def _position(self, stage: str) -> float:
+        return int(stage) if stage.isdigit() else 1 + self._stage_names().index(stage)
+
+    def _evaluation(
+        self,
+        settings: EvaluationSettings,
+        name: str,
+        position: float,
+        model: str,
+        own_tokenizer: bool = False,
+    ) -> Task:
+        """The task that evaluates `model`; done if there are figures of it, with the settings of now."""
+        figures = self.output / EVALUATION
+        file = figures / f"{name.replace(' ', '')}.json"
+        arguments = ["eeve", "evaluate", model, "--config", self.config, "--output", str(file)]
+        arguments += ["--name", name, "--position", str(position)]
+        tokenizer = None if own_tokenizer else self.runs[0].cfg.get("tokenizer_config")
+        if tokenizer:
+            arguments += ["--tokenizer", tokenizer]
+        if not own_tokenizer:
+            arguments += ["--base", str(figures / "base.json")]
+        before = read_json_if_there(file)
+        now = subject(model, tokenizer, settings)
+        done = before is not None and all(before.get(key) == value for key, value in now.items())
+        return Task(f"evaluate.{file.stem}", f"evaluate: {name}", done, arguments)
+
+
+def print_tasks(tasks: Tasks, begin: str | None = None) -> None:
+    """Print every command and whether it is done, and those from stage `begin` on as to be done."""
+    for task in tasks.in_order(tasks.stages_from(begin)):
+        steps = f", at most {task.steps:,} steps" if task.steps else ""
+        click.echo(f"  {'done' if task.done else 'to do':5}  {task.what}{steps}")
