@@ -34,10 +34,11 @@ from tokenizers import AddedToken, Tokenizer
 
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
-from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+from eeve_axolotl.tokenizer.build import build
+from eeve_axolotl.tokenizer.candidate_counts import CandidateCounter
 from eeve_axolotl.tokenizer.counting import count
-from eeve_axolotl.tokenizer.segment import Segmenter
-from eeve_axolotl.tokenizer.words import Segmentation
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
+from eeve_axolotl.tokenizer.words import PlainWordSplitter
 
 BASE = "mistral_common:tokenizer.model.v1"  # SOLAR's tokenizer
 NEW_TOKENS = 8_960
@@ -209,14 +210,14 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
     """Counting and selecting against encoding the text; encoding with the new tokens against the base."""
     base, extended = base_and_extended(output)
     state = json.loads(base.to_str())
-    segmentation = Segmentation(state, ["Hangul"])
+    splitter = PlainWordSplitter(state, ["Hangul"])
     corpus = write(work / "speed.jsonl.gz", train)
     size = sum(len(text.encode()) for text in train)
     new = list(json.loads((output / "eeve_tokenizer.json").read_text(encoding="utf-8"))["counts"])
 
     def count_corpus() -> None:
         with tempfile.TemporaryDirectory(dir=work) as directory:
-            count(Source(path=str(corpus)).shards(), segmentation, Path(directory))
+            count(Source(path=str(corpus)).shards(), splitter, Path(directory))
 
     count_corpus()  # compiled code is loaded
     began = time.process_time()
@@ -234,14 +235,14 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
     for part in (16, 4, 1):
         some = train[::part]
         path = write(work / f"speed{part}.jsonl.gz", some)
-        table = count(Source(path=str(path)).shards(), segmentation, work / f"counts{part}", workers=1)
-        segmenter = Segmenter(state, new)
+        table = count(Source(path=str(path)).shards(), splitter, work / f"counts{part}", workers=1)
+        counter = CandidateCounter(state, new)
         choices = [np.arange(len(new)) % 5 != n for n in range(5)]
-        segmenter.count(table, choices[0], WORKERS)
+        counter.count(table, choices[0], WORKERS)
 
-        def rounds(segmenter=segmenter, table=table, choices=choices) -> None:
+        def rounds(counter=counter, table=table, choices=choices) -> None:
             for choice in choices:
-                segmenter.count(table, choice, WORKERS)
+                counter.count(table, choice, WORKERS)
 
         def encodings(some=some) -> None:
             for _ in range(5):
@@ -281,18 +282,18 @@ from pathlib import Path
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer.counting import count
-from eeve_axolotl.tokenizer.words import Segmentation
+from eeve_axolotl.tokenizer.words import PlainWordSplitter
 path, times, base, memory, work = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
 state = json.loads(bases.load(base).backend_tokenizer.to_str())
 def peak():
     # Not getrusage: its peak begins with that of the process which forked this one.
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-segmentation = Segmentation(state, ["Hangul"])
+splitter = PlainWordSplitter(state, ["Hangul"])
 for name in ("a", "b"):  # so little that only libraries and compiled code are loaded
     (Path(work) / f"{name}.txt").write_text("한국어")
-count(Source(path=f"{work}/*.txt").shards(), segmentation, Path(work) / "little", memory_mb=memory)
+count(Source(path=f"{work}/*.txt").shards(), splitter, Path(work) / "little", memory_mb=memory)
 before = peak()
-count(Source(path=path).shards() * times, segmentation, Path(work) / "all", memory_mb=memory)
+count(Source(path=path).shards() * times, splitter, Path(work) / "all", memory_mb=memory)
 print(before, peak())
 """
 

@@ -20,7 +20,8 @@ from transformers import AutoTokenizer
 
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
-from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+from eeve_axolotl.tokenizer.build import build
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
 CORPORA = Path(os.environ.get("EEVE_CORPORA", Path(__file__).resolve().parents[2] / "shared" / "corpora"))
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.rows.modules import gathered
-
-WORD_BOUNDARIES = ("▁", "Ġ")  # SentencePiece's and byte-level BPE's spelling of a leading space
+from eeve_axolotl.rows.sharded import gathered
+from eeve_axolotl.tokenizer.spelling import BOUNDARY, byte_level_alphabet
 
 
 def truncated(tokenizer, base_vocab_size: int) -> Tokenizer:
@@ -27,7 +27,9 @@ def truncated(tokenizer, base_vocab_size: int) -> Tokenizer:
     Raises EEVEError if the tokenizer is not a fast BPE tokenizer.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    state = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "a slow tokenizer"}}
+    state: dict[str, Any] = {"model": {"type": "a slow tokenizer"}}
+    if backend is not None:
+        state = json.loads(backend.to_str())
     model = state["model"]
     if model["type"] != "BPE":
         raise EEVEError(
@@ -95,25 +97,17 @@ def speller(base: Tokenizer):
     """A function from a base id to the bytes that the token stands for."""
     byte_level = '"ByteLevel"' in json.dumps(json.loads(base.to_str())["decoder"])
     alphabet = byte_level_alphabet() if byte_level else {}
+    pieces = {i: piece for piece, i in base.get_vocab().items()}
 
     def spell(token: int) -> bytes:
-        piece = base.id_to_token(token)
+        piece = pieces[token]
         if byte_level:
             return b"".join(bytes([alphabet[char]]) if char in alphabet else char.encode() for char in piece)
         if len(piece) == 6 and piece.startswith("<0x"):
             return bytes([int(piece[3:5], 16)])
-        return piece.replace("▁", " ").encode()
+        return piece.replace(BOUNDARY, " ").encode()
 
     return spell
-
-
-def byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte, as byte-level BPE vocabularies spell them."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {chr(byte): byte for byte in printable}
-    alphabet.update({chr(256 + n): byte for n, byte in enumerate(others)})
-    return alphabet
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,23 @@
 """Extending a tokenizer: from a corpus to new tokens that it really produces (card, step by step).
 
-words.py    what a word is: the unit inside which new tokens' merges can happen
-counting.py the corpus as a table of distinct words and counts on disk, in bounded memory
-base.py     the base tokenizer: finding it, adding tokens and merges to it
-select.py   which tokens: candidates, counted with the target tokenizer, to a fixpoint
-segment.py  how often each token occurs, for any choice of candidates, compiled
-curation.py what a person allows and refuses
-candidates.py, report.py  what lies beside the tokenizer: every candidate and why, what the new tokens save
-spm.py     the SentencePiece model of the same tokens, where the base has one
-build.py    the whole command: settings, the above in order, the directory and its manifest
+settings.py  the keys of the YAML
+build.py     the whole command: learn, verify, write the directory and its manifest
+base.py      the base tokenizer: finding it, adding tokens and merges to it; tekken.py reads Mistral's
+spelling.py  how a vocabulary spells text, and how people read it
+
+words/       what a word is: the unit inside which new tokens' merges can happen
+counting/    the corpus as a table of distinct words and counts on disk, in bounded memory
+kernels/     compiled code: words counted in text, words cut into tokens
+
+select.py    which tokens: candidates proposed, then searched; rules.py is what it is given and gives
+search.py    the rounds: count, drop, add, to a fixpoint
+letters.py   candidates that are single letters
+intermediate.py, continued.py  the two ways to learn candidates of several letters
+curation.py  what a person allows and refuses
+candidate_counts.py  how often each token occurs, for any choice of candidates, compiled
+token_counts.py      the same by the tokenizers library, to verify it
+
+candidate_table.py  what lies beside the tokenizer: every candidate and why
+savings.py          what lies beside it too: what the new tokens save
+spm.py              the SentencePiece model of the same tokens, where the base has one
 """

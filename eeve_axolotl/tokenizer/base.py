@@ -7,18 +7,21 @@ import importlib.util
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-from eeve_axolotl.embeddings import byte_level_alphabet
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.tokenizer import tekken
-from eeve_axolotl.tokenizer.spelling import has_pattern, is_byte_level
+from eeve_axolotl.tokenizer.spelling import byte_level_alphabet, has_pattern, is_byte_level
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
-def load(name: str):
+def load(name: str) -> PreTrainedTokenizerFast:
     """The base as a transformers fast tokenizer.
 
     Args:
@@ -29,8 +32,9 @@ def load(name: str):
     Raises EEVEError if it is not there, or neither a SentencePiece-type BPE with byte fallback nor a
     byte-level BPE with a pre-tokenizer pattern.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    tokenizer: PreTrainedTokenizerBase
     file = _package_file(name) if ":" in name else Path(name)
     try:
         if file.is_file() and tekken.is_tekken(file):
@@ -44,6 +48,8 @@ def load(name: str):
         raise EEVEError(
             f"base: no tokenizer at {name} ({first}); give a directory, a hub name or a file"
         ) from None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise EEVEError(f"base: {name} is no fast tokenizer; use a base with a tokenizer.json")
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     model = state["model"]
     if model["type"] != "BPE":
@@ -89,7 +95,7 @@ def _package_file(name: str) -> Path:
     return matches[0]
 
 
-def _from_sentencepiece(file: Path):
+def _from_sentencepiece(file: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     settings = {
@@ -106,14 +112,14 @@ def _from_sentencepiece(file: Path):
         return AutoTokenizer.from_pretrained(directory)
 
 
-def identity(tokenizer) -> str:
+def identity(tokenizer: PreTrainedTokenizerFast) -> str:
     """SHA-256 over the tokens in id order and the merges: what makes a base this base."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     tokens = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     return hashlib.sha256(json.dumps([tokens, model["merges"]], ensure_ascii=False).encode()).hexdigest()
 
 
-def splits(token: str, known) -> list[tuple[str, str]]:
+def splits(token: str, known: Container[str]) -> list[tuple[str, str]]:
     """All ways to make `token` from two `known` tokens."""
     return [(token[:i], token[i:]) for i in range(1, len(token)) if token[:i] in known and token[i:] in known]
 
@@ -135,13 +141,15 @@ def extended_state(state: dict, new_tokens: list[str], first_id: int) -> dict:
     return {**state, "model": {**model, "vocab": vocab, "merges": merges}}
 
 
-def model_of(state: dict):
-    """The bare BPE model of a tokenizer's JSON: `tokenize(word)` on text in the model's own alphabet."""
+def model_of(state: dict) -> Tokenizer:
+    """The bare BPE model of a tokenizer's JSON: it encodes words in the vocabulary's own alphabet."""
     bare = {**state, "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None}
     return Tokenizer.from_str(json.dumps(bare))
 
 
-def segmented(model: Tokenizer, batches) -> Iterator[tuple[list[str], int]]:
+def tokens_of_words(
+    model: Tokenizer, batches: Iterable[tuple[list[str], list[int]]]
+) -> Iterator[tuple[list[str], int]]:
     """Yields each word's tokens under a bare `model`, and its count, from `batches` of words and counts."""
     tokens = {i: token for token, i in model.get_vocab().items()}
     for words, counts in batches:

@@ -1,4 +1,4 @@
-"""Continued BPE: merges learned on top of the base tokenizer's own segmentation of the corpus's words.
+"""Continued BPE: merges learned on top of the tokens that the base makes of the corpus's words.
 
 The other way to find candidates (arXiv 2512.03989). The card's intermediate tokenizer learns from characters
 and knows nothing of the base; here training goes on where the base's own merges end, so that every
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokenizers import Tokenizer, models, trainers
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers import Tokenizer
 
-from eeve_axolotl.tokenizer.base import extended_state, model_of, segmented
-from eeve_axolotl.tokenizer.counting import WordTable
+from eeve_axolotl.tokenizer import intermediate
+from eeve_axolotl.tokenizer.base import extended_state, model_of, tokens_of_words
+from eeve_axolotl.tokenizer.counting.table import WordTable
 from eeve_axolotl.tokenizer.spelling import BOUNDARY
 
 _FIRST = 0x20000  # the trainer gets a character for each token, from here on: none of them is white space
@@ -34,15 +34,11 @@ def learn(
     model = model_of(extended_state(state, letters, first_id))
     numbers: dict[str, int] = {}
 
-    def lines() -> Iterator[str]:
+    def as_characters() -> Iterator[tuple[str, int]]:
         for run, count in _runs(model, table, most_words):
-            line = "".join(chr(_FIRST + numbers.setdefault(token, len(numbers))) for token in run)
-            for n in range(0, count, 1000):
-                yield " ".join([line] * min(1000, count - n))
+            yield "".join(chr(_FIRST + numbers.setdefault(token, len(numbers))) for token in run), count
 
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = WhitespaceSplit()
-    trained.train_from_iterator(lines(), trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False))
+    trained = intermediate.train(as_characters(), vocab_size)
     tokens = list(numbers)
     merged = sorted(((number, made) for made, number in trained.get_vocab().items() if len(made) > 1))
     return list(dict.fromkeys("".join(tokens[ord(char) - _FIRST] for char in made) for _, made in merged))
@@ -50,14 +46,14 @@ def learn(
 
 def _runs(model: Tokenizer, table: WordTable, most_words: int | None) -> Iterator[tuple[list[str], int]]:
     """The base's tokens side by side that may merge: all of the scripts, a boundary only at the start."""
-    segmentation = table.segmentation
-    boundary = segmentation.spelling.spell(BOUNDARY)
+    splitter = table.splitter
+    boundary = splitter.spelling.spell(BOUNDARY)
     is_part: dict[str, bool] = {boundary: True}
-    for tokens, count in segmented(model, table.frequent(most_words)):
+    for tokens, count in tokens_of_words(model, table.frequent(most_words)):
         run: list[str] = []
         for token in tokens:
             if token not in is_part:
-                is_part[token] = segmentation.is_span(token)
+                is_part[token] = splitter.is_span(token)
             if run and (not is_part[token] or token.startswith(boundary)):
                 if len(run) > 1:
                     yield run, count

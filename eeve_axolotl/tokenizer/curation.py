@@ -13,7 +13,8 @@ from pathlib import Path
 import regex
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.tokenizer.words import BOUNDARY, Segmentation
+from eeve_axolotl.tokenizer.spelling import BOUNDARY
+from eeve_axolotl.tokenizer.words.base import WordSplitter
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Curation:
     reject: patterns; a token that one matches anywhere is not added.
     max_length: longer tokens are not added, in characters, ▁ not counted.
 
-    `reject` and `max_length` leave single letters alone; only `deny` refuses one. `allow` goes before them.
+    `allow` goes before `reject` and `max_length`. These two leave single letters alone: only `deny` refuses one.
     """
 
     allow: tuple[str, ...] = ()
@@ -34,7 +35,7 @@ class Curation:
     max_length: int | None = None
     _kept: frozenset[str] = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "_kept", frozenset(self.needed()))
         both = self.deny & self._kept
         if both:
@@ -45,7 +46,7 @@ class Curation:
     @classmethod
     def read(
         cls,
-        segmentation: Segmentation,
+        splitter: WordSplitter,
         allow: Iterable[str] = (),
         deny: Iterable[str] = (),
         reject: Iterable[str] = (),
@@ -53,7 +54,7 @@ class Curation:
     ) -> Curation:
         """From files (`allow`, `deny`: a token on a line, `#` before a comment) and patterns.
 
-        Raises EEVEError for a file that is not there, a pattern that is none, or an allowed token that is
+        Raises EEVEError for a file that is not there, a pattern that is no regular expression, or an allowed token that is
         not a run of the scripts' letters: only such tokens leave all other text as it was.
         """
         patterns = []
@@ -64,9 +65,9 @@ class Curation:
                 raise EEVEError(f"reject: {pattern!r} is not a regular expression ({error})") from None
         allowed = tuple(dict.fromkeys(token for file in allow for token in read_list(file)))
         for token in allowed:
-            if segmentation.spans(token) != [token] or not segmentation.has_letter(token):
+            if splitter.spans(token) != [token] or not splitter.has_letter(token):
                 raise EEVEError(
-                    f"allow: {token!r} is not letters of {' or '.join(segmentation.scripts)} with at most one "
+                    f"allow: {token!r} is not letters of {' or '.join(splitter.scripts)} with at most one "
                     f"{BOUNDARY} before them; remove it, or add its script"
                 )
         return cls(

@@ -14,9 +14,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from eeve_axolotl.logs import logger
-from eeve_axolotl.tokenizer.base import model_of, segmented
-from eeve_axolotl.tokenizer.counting import WordTable
+from eeve_axolotl.tokenizer.base import model_of, tokens_of_words
+from eeve_axolotl.tokenizer.counting.table import WordTable
 from eeve_axolotl.tokenizer.spelling import BOUNDARY, ByteLevel
+from eeve_axolotl.tokenizer.words.base import WordSplitter
+from eeve_axolotl.tokenizer.words.byte_level import ByteLevelWordSplitter
 
 LOG = logger("tokenizer")
 
@@ -25,7 +27,8 @@ LOG = logger("tokenizer")
 class Letters:
     """Letters in the vocabulary's alphabet, the most frequent first.
 
-    counts: how often the corpus has each. saves: how many tokens it would save each time.
+    counts: how often the corpus has each.
+    saves: how many tokens each would save every time.
     fragments: for each letter the tokens that lead to it, shortest first.
     """
 
@@ -41,8 +44,8 @@ class Letters:
 
 def letters_of(state: dict, table: WordTable) -> Letters:
     """The letters of a table's words that the base tokenizer `state` does not have as one token."""
-    if isinstance(table.segmentation.spelling, ByteLevel):
-        return _of_bytes(state, table)
+    if isinstance(table.splitter, ByteLevelWordSplitter):
+        return _of_bytes(state, table, table.splitter)
     base = state["model"]["vocab"]
     letters = Letters()
     for span, count in table.spans():
@@ -64,17 +67,18 @@ def units(tokens: list[str], spelling: ByteLevel) -> list[tuple[str, ...]]:
     return groups
 
 
-def _of_bytes(state: dict, table: WordTable) -> Letters:
+def _of_bytes(state: dict, table: WordTable, splitter: ByteLevelWordSplitter) -> Letters:
+    """The same for a byte-level base, whose letters may need fragments."""
     base = state["model"]["vocab"]
     ways: Counter[tuple[str, ...]] = Counter()
-    for tokens, count in segmented(model_of(state), table.batches()):
-        for group in units(tokens, table.segmentation.spelling):
+    for tokens, count in tokens_of_words(model_of(state), table.batches()):
+        for group in units(tokens, splitter.spelling):
             if len(group) > 1:
                 ways[group] += count
     letters = Letters()
     for group, count in sorted(ways.items(), key=lambda entry: (-entry[1], entry[0])):
         letter = "".join(group)
-        if letter in base or not table.segmentation.is_span(letter):
+        if letter in base or not splitter.is_span(letter):
             continue
         letters.counts[letter] += count
         if letter not in letters.saves:
@@ -85,15 +89,17 @@ def _of_bytes(state: dict, table: WordTable) -> Letters:
     return letters
 
 
-def unshared(letters: Letters, segmentation) -> Letters:
+def unshared(letters: Letters, splitter: WordSplitter) -> Letters:
     """`letters` without those whose fragments begin characters of other scripts too: other text stays as it was."""
+    if not isinstance(splitter, ByteLevelWordSplitter):
+        return letters
     prefixes = {
-        fragment: _last_bytes(fragment, segmentation.spelling)
+        fragment: _last_bytes(fragment, splitter.spelling)
         for fragments in letters.fragments.values()
         for fragment in fragments
     }
     others = {
-        prefix: any(unicodedata.category(chr(code)) != "Cn" for code in _strangers({prefix}, segmentation))
+        prefix: any(unicodedata.category(chr(code)) != "Cn" for code in _strangers({prefix}, splitter))
         for prefix in set(prefixes.values())
     }
     refused = [
@@ -105,7 +111,7 @@ def unshared(letters: Letters, segmentation) -> Letters:
         LOG.warning(
             "%d letters the base spells in bytes stay so: tokens for their first bytes would change how text "
             "in other scripts is tokenized too; share_fragments: true adds them (%s)",
-            len(refused), " ".join(map(segmentation.spelling.read, refused[:10])),
+            len(refused), " ".join(map(splitter.spelling.read, refused[:10])),
         )  # fmt: skip
     kept = [letter for letter in letters.counts if letter not in set(refused)]
     return Letters(
@@ -115,13 +121,15 @@ def unshared(letters: Letters, segmentation) -> Letters:
     )
 
 
-def sharing(fragments: list[str], segmentation) -> list[str]:
+def sharing(fragments: list[str], splitter: WordSplitter) -> list[str]:
     """Characters outside the scripts that begin with a fragment's bytes, and so take other tokens than before.
 
     As ranges of code points (`U+0E3F`, `U+D7A4..U+D7AF`), those without a character in Unicode included.
     """
-    prefixes = {_last_bytes(fragment, segmentation.spelling) for fragment in fragments}
-    shared = _strangers(prefixes, segmentation)
+    if not isinstance(splitter, ByteLevelWordSplitter):
+        return []
+    prefixes = {_last_bytes(fragment, splitter.spelling) for fragment in fragments}
+    shared = _strangers(prefixes, splitter)
     ranges: list[list[int]] = []
     for code in shared:
         if ranges and ranges[-1][1] == code - 1:
@@ -137,10 +145,10 @@ def _last_bytes(fragment: str, spelling: ByteLevel) -> bytes:
     return b"" if any(byte & 0xC0 != 0x80 for byte in raw[1:]) else raw
 
 
-def _strangers(prefixes: set[bytes], segmentation) -> list[int]:
+def _strangers(prefixes: set[bytes], splitter: WordSplitter) -> list[int]:
     """Code points outside the scripts whose UTF-8 begins with one of `prefixes`."""
     codes = {code for prefix in prefixes if prefix for code in _code_points(prefix)}
-    return sorted(codes.difference(segmentation.letters().tolist()))
+    return sorted(codes.difference(splitter.letters().tolist()))
 
 
 def _code_points(prefix: bytes) -> range:

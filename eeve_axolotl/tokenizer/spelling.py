@@ -9,6 +9,15 @@ from __future__ import annotations
 BOUNDARY = "▁"  # SentencePiece's spelling of a space
 
 
+def byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's printable character for each byte, as byte-level BPE vocabularies spell them."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    alphabet.update({chr(256 + n): byte for n, byte in enumerate(others)})
+    return alphabet
+
+
 class Spelling:
     """SentencePiece's: the vocabulary holds what people read."""
 
@@ -24,9 +33,7 @@ class Spelling:
 class ByteLevel(Spelling):
     """Byte-level BPE's (GPT-2, Llama-3, Qwen): the UTF-8 bytes, each as a printable character."""
 
-    def __init__(self):
-        from eeve_axolotl.embeddings import byte_level_alphabet  # with torch, which the corpus does without
-
+    def __init__(self) -> None:
         self._bytes = {ord(character): byte for character, byte in byte_level_alphabet().items()}
         self._characters = {byte: chr(code) for code, byte in self._bytes.items()}
 

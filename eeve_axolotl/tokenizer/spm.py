@@ -1,28 +1,65 @@
 """A SentencePiece `tokenizer.model` beside the fast tokenizer, for programs that read nothing else (llama.cpp).
 
 SentencePiece's BPE merges whichever neighbours make the piece of the highest score. The new tokens get scores
-below all others, in their order, and since every split of a new token is a merge of the fast one (base.py),
-both nearly always do the same; where one token can be made of overlapping parts they may not. So it is tried.
+below all others, in their order. Every split of a new token is a merge of the fast tokenizer (base.py), so both
+nearly always make the same tokens. Where a token can be made of overlapping parts they may not. So it is tried.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer.spelling import BOUNDARY
 
+LOG = logger("tokenizer")
 FILE = "tokenizer.model"
 _CHARACTERS = 1_000_000  # of the corpus that both are tried on
 _RANDOM = 2_000  # texts
 
 
+def verified(
+    file: Path, base: Tokenizer, state: dict, tokens: list[str], corpus: Iterable[str]
+) -> bytes | None:
+    """The base's SentencePiece model with `tokens` appended, if it cuts text as the extended fast tokenizer does.
+
+    Args:
+        file: the base's model.
+        base: the base's fast tokenizer.
+        state: the extended fast tokenizer's JSON.
+        tokens: the new tokens, in id order.
+        corpus: documents, to try both on.
+
+    Returns None, and says why in the log, if it does not, or if the model cannot be extended.
+    """
+    before = file.read_bytes()
+    after = extended(before, tokens, base)
+    if after is None:
+        LOG.warning(
+            "no tokenizer.model is written: the pieces of %s are not the base's tokens, or it is no BPE", file
+        )
+        return None
+    fast = Tokenizer.from_str(json.dumps(state))
+    text, tried = difference((before, after), (base, fast), tokens, corpus)
+    if text is not None:
+        LOG.warning("no tokenizer.model is written: SentencePiece segments %r differently", text[:80])
+        return None
+    LOG.info("tokenizer.model segments like the fast tokenizer: %s texts", f"{tried:,}")
+    return after
+
+
 def extended(model: bytes, tokens: list[str], base: Tokenizer) -> bytes | None:
-    """A SentencePiece `model` with `tokens` appended; None if its pieces are not the tokens of `base`, or no BPE."""
+    """A SentencePiece `model` with `tokens` appended.
+
+    Returns None if its pieces are not the tokens of `base`, or if it is no BPE.
+    """
     from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
     proto = ModelProto.FromString(model)
@@ -30,7 +67,7 @@ def extended(model: bytes, tokens: list[str], base: Tokenizer) -> bytes | None:
     if proto.trainer_spec.model_type != TrainerSpec.BPE or pieces != base.get_vocab():
         return None
     score = np.float32(min(piece.score for piece in proto.pieces))
-    for token in tokens:  # a step lower each, of 1 where the numbers lie close enough
+    for token in tokens:  # each lower by 1, or by one step of 32-bit numbers where these lie further apart
         score = min(score - np.float32(1), np.nextafter(score, np.float32(-np.inf)))
         proto.pieces.add(piece=token, score=float(score))
     proto.trainer_spec.vocab_size = len(proto.pieces)

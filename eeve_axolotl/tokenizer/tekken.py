@@ -6,14 +6,20 @@ import base64
 import itertools
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eeve_axolotl.tokenizer.spelling import ByteLevel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def is_tekken(file: Path) -> bool:
-    """Whether a file has the name of one (`tekken.json`, `tekken_240911.json`)."""
+    """Whether a file has a tekken file's name (`tekken.json`, `tekken_240911.json`)."""
     return file.suffix == ".json" and file.name.startswith("tekken")
 
 
-def load(file: Path):
+def load(file: Path) -> PreTrainedTokenizerFast:
     """A transformers fast tokenizer with the ids of mistral_common's: special tokens first, then ranks.
 
     Raises ValueError for a file that is no tekken file.
@@ -21,8 +27,6 @@ def load(file: Path):
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
-
-    from eeve_axolotl.tokenizer.spelling import ByteLevel
 
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from eeve_axolotl.settings import read_yaml
-from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+from eeve_axolotl.tokenizer.build import build
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from tests.conftest import ROOT
 from tests.e2e.helpers import axolotl
 

@@ -9,7 +9,7 @@ import pytest
 
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer.counting import WordTable, count
-from eeve_axolotl.tokenizer.words import Segmentation
+from eeve_axolotl.tokenizer.words import PlainWordSplitter
 
 
 @pytest.fixture(scope="session")
@@ -19,17 +19,17 @@ def state(base_tokenizer) -> dict:
 
 
 @pytest.fixture(scope="session")
-def segmentation(state) -> Segmentation:
-    return Segmentation(state, ["Hangul"])
+def splitter(state) -> PlainWordSplitter:
+    return PlainWordSplitter(state, ["Hangul"])
 
 
 @pytest.fixture
-def table_of(segmentation, tmp_path):
+def table_of(splitter, tmp_path):
     """A function: the table of some texts' words."""
 
     def make(*texts: str) -> WordTable:
         path: Path = tmp_path / "texts.jsonl"
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-        return count(Source(path=str(path)).shards(), segmentation, tmp_path / "work")
+        return count(Source(path=str(path)).shards(), splitter, tmp_path / "work")
 
     return make

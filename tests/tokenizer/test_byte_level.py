@@ -23,11 +23,12 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer import counting
-from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+from eeve_axolotl.tokenizer.build import build
 from eeve_axolotl.tokenizer.letters import letters_of, sharing, unshared
-from eeve_axolotl.tokenizer.select import tokens_of
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from eeve_axolotl.tokenizer.spelling import ByteLevel
-from eeve_axolotl.tokenizer.words import segmentation
+from eeve_axolotl.tokenizer.token_counts import tokens_of
+from eeve_axolotl.tokenizer.words import word_splitter
 from tests.conftest import corpus
 from tests.tokenizer.test_counting import InMemory, tokens_in, write
 
@@ -160,13 +161,13 @@ def test_decodes_as_the_base_does(built, text):
     before, after, manifest = built
     old, new = (each(text, add_special_tokens=False)["input_ids"] for each in (before, after))
     assert after.decode(new) == before.decode(old)
-    words = segmentation(json.loads(before.backend_tokenizer.to_str()), ["Hangul", "Greek"])
+    words = word_splitter(json.loads(before.backend_tokenizer.to_str()), ["Hangul", "Greek"])
     normal = (
         before.backend_tokenizer.normalizer.normalize_str(text)
         if before.backend_tokenizer.normalizer
         else text
     )
-    if not words._letter.search(normal) and not set(map(ord, normal)) & code_points(manifest["also_changed"]):
+    if not words.has_script(normal) and not set(map(ord, normal)) & code_points(manifest["also_changed"]):
         assert new == old
 
 
@@ -175,7 +176,7 @@ def test_decodes_as_the_base_does(built, text):
 def test_counts_equal_re_encoding(built, texts):
     before, after, manifest = built
     state = json.loads(after.backend_tokenizer.to_str())
-    cut = segmentation(json.loads(before.backend_tokenizer.to_str()), ["Hangul", "Greek"])
+    cut = word_splitter(json.loads(before.backend_tokenizer.to_str()), ["Hangul", "Greek"])
     words = Counter(word for text in texts for word in cut.words(text))
     ours = tokens_of(bases.model_of(state), InMemory(words))
     theirs = tokens_in(after.backend_tokenizer, texts)
@@ -196,7 +197,7 @@ def test_fragments_say_what_else_they_change(tmp_path):
     base = KINDS["llama3"]()
     state = json.loads(base.backend_tokenizer.to_str())
     file = write(tmp_path / "thai.jsonl", ["ภาษาไทย ภาษา ไทย ฿100"] * 20)
-    cut = segmentation(state, ["Thai"])
+    cut = word_splitter(state, ["Thai"])
     letters = letters_of(state, counting.count(Source(path=str(file)).shards(), cut, tmp_path / "work"))
     fragments = letters.needed(list(letters.counts))
     assert {ByteLevel().bytes(fragment).lstrip(b" ") for fragment in fragments} == {b"\xe0\xb8", b"\xe0\xb9"}

@@ -24,15 +24,17 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from eeve_axolotl.embeddings import byte_level_alphabet
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.sources import Shard, Source
-from eeve_axolotl.tokenizer import counting, tally
+from eeve_axolotl.sources import FileShard, Source
+from eeve_axolotl.tokenizer import counting
 from eeve_axolotl.tokenizer.base import extended_state, model_of
-from eeve_axolotl.tokenizer.build import TokenizerSettings, build
-from eeve_axolotl.tokenizer.byte_level import ByteLevelSegmentation
-from eeve_axolotl.tokenizer.select import count_tokens, tokens_of
-from eeve_axolotl.tokenizer.words import Segmentation
+from eeve_axolotl.tokenizer.build import build
+from eeve_axolotl.tokenizer.counting import word_counter, workers
+from eeve_axolotl.tokenizer.counting.word_counter import WordCounter
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
+from eeve_axolotl.tokenizer.spelling import byte_level_alphabet
+from eeve_axolotl.tokenizer.token_counts import count_tokens, tokens_of
+from eeve_axolotl.tokenizer.words import ByteLevelWordSplitter, PlainWordSplitter, WordSplitter
 from tests.conftest import corpus
 
 NEW = [
@@ -63,11 +65,11 @@ def table(counted: counting.WordTable) -> list[dict]:
     return parquet.read_table(counted.path).to_pylist()
 
 
-def expected(texts: list[str], segmentation: Segmentation) -> list[dict]:
+def expected(texts: list[str], splitter: WordSplitter) -> list[dict]:
     """The table by Python's own counting."""
     counts, documents = Counter(), Counter()
     for text in texts:
-        words = segmentation.words(text)
+        words = splitter.words(text)
         counts.update(words)
         documents.update(set(words))
     return [{"word": word, "count": counts[word], "documents": documents[word]} for word in sorted(counts)]
@@ -96,10 +98,10 @@ def extended(state: dict, new: list[str]) -> dict:
 
 
 def from_words(
-    state: dict, new: list[str], texts: list[str], segmentation: Segmentation, directory: Path
+    state: dict, new: list[str], texts: list[str], splitter: WordSplitter, directory: Path
 ) -> Counter:
     path = write(directory / "texts.jsonl", [text for text in texts if text] or ["가"])
-    counted = counting.count(Source(path=str(path)).shards(), segmentation, directory / "work")
+    counted = counting.count(Source(path=str(path)).shards(), splitter, directory / "work")
     return count_tokens(extended(state, new), counted)
 
 
@@ -112,9 +114,9 @@ def real_texts() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def real_tokens(real_texts, state, segmentation) -> list[str]:
+def real_tokens(real_texts, state, splitter) -> list[str]:
     """Letters and parts of words that the real text has: what a selection would propose."""
-    words = Counter(word for text in real_texts for word in segmentation.words(text))
+    words = Counter(word for text in real_texts for word in splitter.words(text))
     letters = Counter(letter for word, n in words.items() for letter in word.strip("▁") * n)
     parts = Counter(
         word[:stop]
@@ -126,8 +128,8 @@ def real_tokens(real_texts, state, segmentation) -> list[str]:
     return [token for token in dict.fromkeys(new) if token not in state["model"]["vocab"]]
 
 
-def test_real_text_counts_equal_re_encoding_it(real_texts, real_tokens, state, segmentation, tmp_path):
-    ours = from_words(state, real_tokens, real_texts, segmentation, tmp_path)
+def test_real_text_counts_equal_re_encoding_it(real_texts, real_tokens, state, splitter, tmp_path):
+    ours = from_words(state, real_tokens, real_texts, splitter, tmp_path)
     theirs = re_encoded(state, real_tokens, real_texts)
     assert with_letters(ours) == with_letters(theirs)
     assert sum(with_letters(ours).values()) > 10_000
@@ -153,8 +155,8 @@ def model_with_new(state) -> Tokenizer:
 
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
-def test_random_text_counts_equal_re_encoding_it(texts, segmentation, with_new, model_with_new):
-    words = Counter(word for text in texts for word in segmentation.words(text))
+def test_random_text_counts_equal_re_encoding_it(texts, splitter, with_new, model_with_new):
+    words = Counter(word for text in texts for word in splitter.words(text))
     assert with_letters(tokens_of(model_with_new, InMemory(words))) == with_letters(
         tokens_in(with_new, texts)
     )
@@ -171,26 +173,26 @@ class InMemory:
 
 
 @pytest.fixture(scope="session", params=["letters after boundaries", "tied", "tied Latin", "byte-level"])
-def any_segmentation(request, state) -> Segmentation:
+def any_splitter(request, state) -> WordSplitter:
     if request.param == "byte-level":
         base = Tokenizer(BPE(byte_level_alphabet(), []))
         base.pre_tokenizer = ByteLevel(add_prefix_space=False)
-        return ByteLevelSegmentation(json.loads(base.to_str()), ["Hangul", "Latin"])
+        return ByteLevelWordSplitter(json.loads(base.to_str()), ["Hangul", "Latin"])
     if request.param == "tied Latin":
-        return Segmentation(_tied_latin(state), ["Latin"])
-    return Segmentation(_tied(state) if request.param == "tied" else state, ["Hangul"])
+        return PlainWordSplitter(_tied_latin(state), ["Latin"])
+    return PlainWordSplitter(_tied(state) if request.param == "tied" else state, ["Hangul"])
 
 
 @settings(max_examples=100, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=8))
-def test_compiled_counts_equal_python_counts(texts, any_segmentation, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tally")
-    counted = tally.Tally(any_segmentation, directory / "part", 1_000_000)
+def test_compiled_counts_equal_python_counts(texts, any_splitter, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("counter")
+    counted = WordCounter(any_splitter, directory / "part", 1_000_000)
     for text in texts:
         counted.add(text)
     counted.close()
     found = [row for name in counted.files for row in parquet.read_table(directory / name).to_pylist()]
-    assert found == expected(texts, any_segmentation)
+    assert found == expected(texts, any_splitter)
     assert counted.bytes == sum(len(text.encode()) for text in texts)
 
 
@@ -271,7 +273,7 @@ def test_counts_of_other_bases_equal_re_encoding(change, state, tmp_path):
     dice = random.Random(0)
     texts = ["".join(dice.choices(pieces, k=dice.randint(1, 60))) for _ in range(1500)]
     new = [token for token in NEW if token not in base["model"]["vocab"]]
-    ours = from_words(base, new, texts, Segmentation(base, ["Hangul"]), tmp_path)
+    ours = from_words(base, new, texts, PlainWordSplitter(base, ["Hangul"]), tmp_path)
     assert with_letters(ours) == with_letters(re_encoded(base, new, texts))
 
 
@@ -283,7 +285,7 @@ def test_latin_counts_equal_re_encoding(change, state, tmp_path):
     pieces = ["the", " ", "  ", "don't", ".com", "(s)", "ầ", "ữ", "\n", "việt", "-", "_", "1", "é", "e\u0301"]
     texts = ["".join(dice.choices(pieces, k=dice.randint(1, 30))) for _ in range(500)]
     new = [token for token in ["ệt", "việt", "ầữ", "ầthe"] if token not in base["model"]["vocab"]]
-    ours = from_words(base, new, texts, Segmentation(base, ["Latin"]), tmp_path)
+    ours = from_words(base, new, texts, PlainWordSplitter(base, ["Latin"]), tmp_path)
     theirs = re_encoded(base, new, texts)
     assert with_letters(ours, "Latin") == with_letters(theirs, "Latin")
     assert theirs["ệt"] + theirs["việt"]
@@ -315,13 +317,13 @@ def shards(texts, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def right(texts, segmentation) -> list[dict]:
-    return expected([text for text in texts if text], segmentation)
+def right(texts, splitter) -> list[dict]:
+    return expected([text for text in texts if text], splitter)
 
 
 @pytest.mark.parametrize("memory", [0, 100_000, 100_000_000])
-def test_spilled_counts_equal_those_in_memory(memory, texts, right, segmentation, tmp_path):
-    counted = tally.Tally(segmentation, tmp_path / "part", memory)
+def test_spilled_counts_equal_those_in_memory(memory, texts, right, splitter, tmp_path):
+    counted = WordCounter(splitter, tmp_path / "part", memory)
     for text in texts:
         counted.add(text)
     counted.close()
@@ -337,10 +339,10 @@ def test_spilled_counts_equal_those_in_memory(memory, texts, right, segmentation
     assert len(counted.files) > 10 if memory < 1_000_000 else len(counted.files) == 1
 
 
-def test_documents_longer_than_a_section_and_words_longer_than_the_arena(segmentation, tmp_path):
+def test_documents_longer_than_a_section_and_words_longer_than_the_arena(splitter, tmp_path):
     word = "가나다라" * 2_000_000  # 24 MB
     several = ["마바 사 " * 200_000, word, "아"]  # of 4.2 MB: 17 sections
-    counted = tally.Tally(segmentation, tmp_path / "part", 1_000_000)
+    counted = WordCounter(splitter, tmp_path / "part", 1_000_000)
     for text in several:
         counted.add(text)
     counted.close()
@@ -351,12 +353,12 @@ def test_documents_longer_than_a_section_and_words_longer_than_the_arena(segment
     assert counts == {"▁마바": 200_000, "▁사": 200_000, "▁" + word: 1, "▁아": 1}
 
 
-def test_long_words_of_one_hash_are_told_apart(monkeypatch, segmentation, tmp_path):
-    alphabet = tally._alphabet(segmentation)._replace(bits=31, each=2)  # 33 bits are left of a hash
-    monkeypatch.setattr(tally, "_alphabet", lambda segmentation: alphabet)
+def test_long_words_of_one_hash_are_told_apart(monkeypatch, splitter, tmp_path):
+    alphabet = word_counter._alphabet(splitter)._replace(bits=31, each=2)  # 33 bits are left of a hash
+    monkeypatch.setattr(word_counter, "_alphabet", lambda splitter: alphabet)
     dice = random.Random(3)
     words = {"".join(dice.choices("가나다라마바사아자차카타파하", k=8)) for _ in range(400_000)}
-    counted = tally.Tally(segmentation, tmp_path / "part", 1_000_000_000)
+    counted = WordCounter(splitter, tmp_path / "part", 1_000_000_000)
     counted.add("\n".join(sorted(words)))
     counted.close()
     (name,) = counted.files
@@ -368,22 +370,22 @@ def test_long_words_of_one_hash_are_told_apart(monkeypatch, segmentation, tmp_pa
 def test_bytes_are_those_of_the_texts(state, tmp_path):
     texts = ["가", " 나 다", "<s>라<s>", "▁마", "abc", "🙂 사", "아.", "\ud800 자"]
     for base in (state, _tied(state)):
-        counted = tally.Tally(Segmentation(base, ["Hangul"]), tmp_path / "part", 1_000_000)
+        counted = WordCounter(PlainWordSplitter(base, ["Hangul"]), tmp_path / "part", 1_000_000)
         for text in texts:
             counted.add(text)
         counted.close()
         assert counted.bytes == sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 
-def test_table_is_exact(shards, right, segmentation, tmp_path):
-    counted = counting.count(shards, segmentation, tmp_path)
+def test_table_is_exact(shards, right, splitter, tmp_path):
+    counted = counting.count(shards, splitter, tmp_path)
     assert table(counted) == right
     assert counted.distinct == len(right) and counted.files == 6
 
 
-def test_spans_leave_out_the_rarest_words(shards, right, segmentation, tmp_path):
-    counted = counting.count(shards, segmentation, tmp_path)
-    assert len(list(counted.spans())) == sum(len(segmentation.spans(row["word"])) for row in right)
+def test_spans_leave_out_the_rarest_words(shards, right, splitter, tmp_path):
+    counted = counting.count(shards, splitter, tmp_path)
+    assert len(list(counted.spans())) == sum(len(splitter.spans(row["word"])) for row in right)
     for most in (10, 500, 3000, len(right) - 1):
         counts = [count for _, count in counted.spans(most)]
         left_out = max(row["count"] for row in right if row["count"] < min(counts))
@@ -393,55 +395,55 @@ def test_spans_leave_out_the_rarest_words(shards, right, segmentation, tmp_path)
 @pytest.fixture
 def starting_is_cheap(monkeypatch):
     """Processes are started for the little text of tests too."""
-    monkeypatch.setattr(counting, "_WORTH", 1)
+    monkeypatch.setattr(workers, "_WORTH", 1)
 
 
-def test_two_workers_count_as_one_does(starting_is_cheap, shards, texts, right, segmentation, tmp_path):
-    counted = counting.count(shards, segmentation, tmp_path / "shards", workers=2)
+def test_two_workers_count_as_one_does(starting_is_cheap, shards, texts, right, splitter, tmp_path):
+    counted = counting.count(shards, splitter, tmp_path / "shards", workers=2)
     assert table(counted) == right
     one_file = Source(path=str(write(tmp_path / "all.jsonl", texts))).shards()
-    counted = counting.count(one_file, segmentation, tmp_path / "parts", workers=2)
+    counted = counting.count(one_file, splitter, tmp_path / "parts", workers=2)
     assert table(counted) == right
     assert len(list((tmp_path / "parts" / "marks").iterdir())) == 2
     assert counted.documents == sum(map(bool, texts))
     assert counted.bytes == sum(len(text.encode()) for text in texts)
 
 
-def test_little_text_is_counted_here(monkeypatch, shards, right, segmentation, tmp_path):
+def test_little_text_is_counted_here(monkeypatch, shards, right, splitter, tmp_path):
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert table(counting.count(shards, segmentation, tmp_path, workers=2)) == right
+    assert table(counting.count(shards, splitter, tmp_path, workers=2)) == right
 
 
-def test_text_of_unknown_size_is_counted_by_all_workers(monkeypatch, shards, right, segmentation, tmp_path):
+def test_text_of_unknown_size_is_counted_by_all_workers(monkeypatch, shards, right, splitter, tmp_path):
     started, start = [], subprocess.Popen
 
     def spy(*arguments, **more):
         started.append(start(*arguments, **more))
         return started[-1]
 
-    monkeypatch.setattr(Shard, "size", lambda self: 0)  # as a dataset's
+    monkeypatch.setattr(FileShard, "size", lambda self: 0)  # as a dataset's
     monkeypatch.setattr(subprocess, "Popen", spy)
-    assert table(counting.count(shards, segmentation, tmp_path, workers=2)) == right
+    assert table(counting.count(shards, splitter, tmp_path, workers=2)) == right
     assert len(started) == 2
 
 
-def test_workers_that_die_are_an_error(starting_is_cheap, monkeypatch, shards, segmentation, tmp_path):
-    monkeypatch.setattr(Segmentation, "__reduce__", lambda self: (os._exit, (9,)))  # as it is unpickled
+def test_workers_that_die_are_an_error(starting_is_cheap, monkeypatch, shards, splitter, tmp_path):
+    monkeypatch.setattr(PlainWordSplitter, "__reduce__", lambda self: (os._exit, (9,)))  # as it is unpickled
     with pytest.raises(EEVEError, match=r"\.jsonl: the process that counted it ended with 9"):
-        counting.count(shards, segmentation, tmp_path, workers=2)
+        counting.count(shards, splitter, tmp_path, workers=2)
 
 
-def test_two_ray_workers_count_as_one_does(shards, right, segmentation, tmp_path):
+def test_two_ray_workers_count_as_one_does(shards, right, splitter, tmp_path):
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        counted = counting.count(shards, segmentation, tmp_path / "work", workers=2, engine="ray")
+        counted = counting.count(shards, splitter, tmp_path / "work", workers=2, engine="ray")
         assert table(counted) == right
         broken = tmp_path / "broken.jsonl"
         broken.write_text("no JSON\n")
         with pytest.raises(EEVEError, match="line 1: not a JSON object"):
             counting.count(
-                Source(path=str(broken)).shards(), segmentation, tmp_path / "other", workers=2, engine="ray"
+                Source(path=str(broken)).shards(), splitter, tmp_path / "other", workers=2, engine="ray"
             )
     finally:
         ray.shutdown()
@@ -449,10 +451,12 @@ def test_two_ray_workers_count_as_one_does(shards, right, segmentation, tmp_path
 
 KILLED = """
 import os, pickle, signal, sys
-from eeve_axolotl.tokenizer import counting, tally
+from eeve_axolotl.tokenizer import counting
+from eeve_axolotl.tokenizer.counting import workers
+from eeve_axolotl.tokenizer.counting.word_counter import WordCounter
 
-shards, segmentation, directory = pickle.load(sys.stdin.buffer)
-count_part, spill, done = counting.count_part, tally.Tally._spill, []
+shards, splitter, directory = pickle.load(sys.stdin.buffer)
+count_part, spill, done = workers.count_part, WordCounter._spill, []
 
 def spill_and_die(self):
     spill(self)
@@ -464,18 +468,16 @@ def counted(*arguments):
     done.append(mark)
     return mark
 
-tally.Tally._spill, counting.count_part = spill_and_die, counted
-counting.count(shards, segmentation, directory)
+WordCounter._spill, workers.count_part = spill_and_die, counted
+counting.count(shards, splitter, directory)
 """
 
 
 @pytest.fixture
-def killed(shards, segmentation, tmp_path) -> Path:
+def killed(shards, splitter, tmp_path) -> Path:
     """The directory of a run that was killed in the middle of its fourth file of six."""
     directory = tmp_path / "killed"
-    run = subprocess.run(
-        [sys.executable, "-c", KILLED], input=pickle.dumps((shards, segmentation, directory))
-    )
+    run = subprocess.run([sys.executable, "-c", KILLED], input=pickle.dumps((shards, splitter, directory)))
     assert run.returncode == -signal.SIGKILL
     return directory
 
@@ -483,86 +485,84 @@ def killed(shards, segmentation, tmp_path) -> Path:
 @pytest.fixture
 def counted_files(monkeypatch) -> list[str]:
     """The names of the files that are really counted."""
-    names, count_part = [], counting.count_part
+    names, count_part = [], workers.count_part
 
     def spy(part, *arguments):
         names.append(part.shard.file.name)
         return count_part(part, *arguments)
 
-    monkeypatch.setattr(counting, "count_part", spy)
+    monkeypatch.setattr(workers, "count_part", spy)
     return names
 
 
-def test_a_killed_run_goes_on_after_its_last_finished_file(
-    killed, counted_files, shards, right, segmentation
-):
+def test_a_killed_run_goes_on_after_its_last_finished_file(killed, counted_files, shards, right, splitter):
     assert len(list((killed / "marks").iterdir())) == 3
     assert len(list((killed / "words").iterdir())) == 4
-    counted = counting.count(shards, segmentation, killed)
+    counted = counting.count(shards, splitter, killed)
     assert counted_files == ["3.jsonl", "4.jsonl", "5.jsonl"]
     assert table(counted) == right
     counted_files.clear()
-    assert table(counting.count(shards, segmentation, killed)) == right
+    assert table(counting.count(shards, splitter, killed)) == right
     assert counted_files == []
 
 
-def test_files_that_changed_are_counted_again(counted_files, texts, segmentation, tmp_path, caplog):
+def test_files_that_changed_are_counted_again(counted_files, texts, splitter, tmp_path, caplog):
     paths = [write(tmp_path / f"{n}.jsonl", texts[n * 100 : (n + 1) * 100]) for n in range(3)]
     source = Source(path=str(tmp_path / "*.jsonl"))
-    counting.count(source.shards(), segmentation, tmp_path / "work")
+    counting.count(source.shards(), splitter, tmp_path / "work")
     write(paths[1], texts[300:450])
     counted_files.clear()
     with caplog.at_level(logging.WARNING, logger="axolotl"):
-        counted = counting.count(source.shards(), segmentation, tmp_path / "work")
+        counted = counting.count(source.shards(), splitter, tmp_path / "work")
     assert counted_files == ["1.jsonl"]
     assert "counts of 1 files that have changed" in caplog.text
     now = texts[:100] + texts[300:450] + texts[200:300]
-    assert table(counted) == expected([text for text in now if text], segmentation)
+    assert table(counted) == expected([text for text in now if text], splitter)
 
 
-def test_other_scripts_are_counted_again(counted_files, shards, state, segmentation, tmp_path):
-    counting.count(shards, segmentation, tmp_path)
+def test_other_scripts_are_counted_again(counted_files, shards, state, splitter, tmp_path):
+    counting.count(shards, splitter, tmp_path)
     counted_files.clear()
-    counting.count(shards, Segmentation(state, ["Hangul", "Greek"]), tmp_path)
+    counting.count(shards, PlainWordSplitter(state, ["Hangul", "Greek"]), tmp_path)
     assert len(counted_files) == 6
 
 
-def test_a_file_named_twice_counts_twice(shards, texts, segmentation, tmp_path):
-    counted = counting.count([shards[0], shards[0]], segmentation, tmp_path)
-    assert table(counted) == expected([text for text in texts[:100] * 2 if text], segmentation)
+def test_a_file_named_twice_counts_twice(shards, texts, splitter, tmp_path):
+    counted = counting.count([shards[0], shards[0]], splitter, tmp_path)
+    assert table(counted) == expected([text for text in texts[:100] * 2 if text], splitter)
 
 
-def test_merge_within_little_memory_equals_the_whole(shards, right, segmentation, tmp_path):
-    assert table(counting.count(shards, segmentation, tmp_path, memory_mb=100)) == right
+def test_merge_within_little_memory_equals_the_whole(shards, right, splitter, tmp_path):
+    assert table(counting.count(shards, splitter, tmp_path, memory_mb=100)) == right
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_errors_of_a_file_come_through(workers, shards, segmentation, tmp_path):
+def test_errors_of_a_file_come_through(workers, shards, splitter, tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text("no JSON\n")
     with pytest.raises(EEVEError, match="broken.jsonl, line 1: not a JSON object"):
         counting.count(
-            Source(path=str(broken)).shards() + shards, segmentation, tmp_path / "work", workers=workers
+            Source(path=str(broken)).shards() + shards, splitter, tmp_path / "work", workers=workers
         )
 
 
 def test_text_in_another_script_is_an_error(state, shards, tmp_path):
     with pytest.raises(EEVEError, match="no text in Greek or Thai; correct `corpus` or `script`"):
-        counting.count(shards, Segmentation(state, ["Greek", "Thai"]), tmp_path)
+        counting.count(shards, PlainWordSplitter(state, ["Greek", "Thai"]), tmp_path)
 
 
 def test_an_unknown_script_is_an_error(state):
     with pytest.raises(EEVEError, match="Korean is not a Unicode script"):
-        Segmentation(state, ["Korean"])
+        PlainWordSplitter(state, ["Korean"])
 
 
-def test_a_full_disk_is_an_error_and_leaves_no_half_file(monkeypatch, shards, segmentation, tmp_path):
+def test_a_full_disk_is_an_error_and_leaves_no_half_file(monkeypatch, shards, splitter, tmp_path):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(parquet.ParquetWriter, "write_table", full)
     with pytest.raises(EEVEError, match="No space left on device.*work_directory"):
-        counting.count(shards, segmentation, tmp_path)
+        counting.count(shards, splitter, tmp_path)
     assert not list((tmp_path / "words").glob("[!.]*")) and not list((tmp_path / "marks").iterdir())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from tokenizers import Tokenizer
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.tokenizer.base import extended_state, model_of
-from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+from eeve_axolotl.tokenizer.build import build
 from eeve_axolotl.tokenizer.curation import Curation, read_list
+from eeve_axolotl.tokenizer.rules import SelectionRules
 from eeve_axolotl.tokenizer.select import select
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from tests.conftest import corpus
 
 
@@ -71,34 +74,35 @@ def test_lists_and_patterns_hold_in_a_build(built, tmp_path):
 
 def test_what_a_refused_token_was_part_of_is_made_another_way_or_dropped(state, table_of):
     table = table_of("가나다라 x가나다라 x나다 x다라 x가나 x라가 " * 50)
-    settings = dict(
+    rules = SelectionRules(
         first_id=len(state["model"]["vocab"]), new_tokens=None, intermediate_vocab_size=50, min_count=3, max_rounds=50
     )  # fmt: skip
-    free = select(state, table, **settings)
+    free = select(state, table, rules)
     refused = next(token for token in free.tokens if len(token) == 2 and "▁" not in token)
-    selection = select(state, table, curation=Curation(deny=frozenset([refused])), **settings)
+    selection = select(state, table, replace(rules, curation=Curation(deny=frozenset([refused]))))
     assert refused not in selection.tokens
-    model = model_of(extended_state(state, selection.tokens, settings["first_id"]))
+    model = model_of(extended_state(state, selection.tokens, rules.first_id))
     for token in selection.tokens:
         assert model.encode(token, add_special_tokens=False).tokens == [token]
 
 
 @pytest.mark.parametrize("token", ["가나다라", "▁가나다라", "▁뷁"])
-def test_allowed_tokens_are_reached_whatever_else_there_is(token, state, segmentation, table_of, tmp_path):
-    curation = Curation.read(segmentation, allow=[listed(tmp_path / "allow", token)])
+def test_allowed_tokens_are_reached_whatever_else_there_is(token, state, splitter, table_of, tmp_path):
+    curation = Curation.read(splitter, allow=[listed(tmp_path / "allow", token)])
     table = table_of("나다 라가 다라 나다라 " * 20)
-    selection = select(
-        state, table, first_id=len(state["model"]["vocab"]), new_tokens=8, intermediate_vocab_size=50,
+    rules = SelectionRules(
+        first_id=len(state["model"]["vocab"]), new_tokens=8, intermediate_vocab_size=50,
         min_count=3, max_rounds=50, curation=curation,
     )  # fmt: skip
+    selection = select(state, table, rules)
     assert token in selection.tokens
     model = model_of(extended_state(state, selection.tokens, len(state["model"]["vocab"])))
     assert model.encode(token, add_special_tokens=False).tokens == [token]
 
 
-def test_refusals_say_why(segmentation, tmp_path):
+def test_refusals_say_why(splitter, tmp_path):
     curation = Curation.read(
-        segmentation,
+        splitter,
         allow=[listed(tmp_path / "allow", "▁가나")],
         deny=[listed(tmp_path / "deny", "▁나", "다")],
         reject=["가.*나"],
@@ -124,9 +128,9 @@ def test_a_list_without_its_file_is_an_error(tmp_path):
         ({"allow": ["가나"], "deny": ["가"]}, "deny has 가, which is in `allow`"),
     ],
 )
-def test_what_cannot_hold_is_an_error(settings, message, segmentation, tmp_path):
+def test_what_cannot_hold_is_an_error(settings, message, splitter, tmp_path):
     for name in ("allow", "deny"):
         if name in settings:
             settings = {**settings, name: [listed(tmp_path / name, *settings[name])]}
     with pytest.raises(EEVEError, match=message):
-        Curation.read(segmentation, **settings)
+        Curation.read(splitter, **settings)

@@ -17,9 +17,12 @@ from tokenizers import Tokenizer
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.tokenizer.base import extended_state
-from eeve_axolotl.tokenizer.build import TokenizerSettings, build
-from eeve_axolotl.tokenizer.segment import Segmenter
-from eeve_axolotl.tokenizer.select import count_tokens, select
+from eeve_axolotl.tokenizer.build import build
+from eeve_axolotl.tokenizer.candidate_counts import CandidateCounter
+from eeve_axolotl.tokenizer.rules import SelectionRules
+from eeve_axolotl.tokenizer.select import select
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
+from eeve_axolotl.tokenizer.token_counts import count_tokens
 from tests.conftest import corpus
 
 BUDGET, LEAST = 600, 8
@@ -173,13 +176,13 @@ def small(state) -> dict:
     tokens=TOKENS,
     without=st.sets(st.integers(0, 24)),
 )
-def test_compiled_segmentation_is_the_tokenizer_s(small, words, tokens, without):
+def test_compiled_counts_are_the_tokenizers(small, words, tokens, without):
     vocab = small["model"]["vocab"]
     tokens = [token for token in tokens if token not in vocab]
-    segmenter = Segmenter(small, tokens)
+    counter = CandidateCounter(small, tokens)
     chosen = np.array([n not in without for n in range(len(tokens))], dtype=np.bool_)
     table = InMemory(words)
-    counted = segmenter.count(table, chosen)
+    counted = counter.count(table, chosen)
     kept = [token for token, keep in zip(tokens, chosen, strict=True) if keep]
     right = count_tokens(extended_state(small, kept, len(vocab)), table)
     assert counted.total == sum(right.values())
@@ -189,15 +192,16 @@ def test_compiled_segmentation_is_the_tokenizer_s(small, words, tokens, without)
     }
 
 
-def chosen(state, table, **settings) -> list[str]:
-    settings = {
+def chosen(state, table, **rules) -> list[str]:
+    rules = {
+        "first_id": len(state["model"]["vocab"]),
         "new_tokens": None,
         "intermediate_vocab_size": 100,
         "min_count": 3,
         "max_rounds": 50,
-        **settings,
+        **rules,
     }
-    return select(state, table, first_id=len(state["model"]["vocab"]), **settings).tokens
+    return select(state, table, SelectionRules(**rules)).tokens
 
 
 def test_a_part_too_rare_by_itself_stays_for_what_is_worth_more(small, table_of):

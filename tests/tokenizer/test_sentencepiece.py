@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer import spm
-from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+from eeve_axolotl.tokenizer.build import build
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from tests.tokenizer.test_counting import write
 
 TEXTS = ["가나다라 마바사 가나다 아자차", "Hello, 가나다라마 바사", "가나 다라  마바사\n아자차 가나다라"] * 20

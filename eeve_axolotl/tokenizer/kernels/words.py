@@ -1,11 +1,19 @@
-"""The tally's compiled code: words found in text, counted in a hash table, sorted and spelled.
+"""Words found in text, counted in a hash table, sorted and spelled.
 
-Text is an array of code points. A word's characters are numbered by an `Alphabet`, in few bits and in their
-order, so that several make one number and words sort as these numbers do. An entry of the table is four numbers.
-Of a short word, as nearly all are, two are the word itself, so that to find it is one look into memory; a longer
-one lies in the arena, beside the table.
+A word's characters are numbered by an `Alphabet`, in few bits and in their order. So several of them make one
+number, and words sort as these numbers do. An entry of the table is four numbers. A short word, as nearly all are,
+is two of them, so that it is found with one look into memory. A longer one lies in the arena, beside the table.
 
-An index is `np.uintp` where time is spent: of other numbers numba asks whether they count from the end.
+The arrays, by the names that they have in all functions:
+
+    text     uint32, one code point for each character
+    ends     int64, where each document ends in `text`
+    table    int64 (entries, 4), with the columns that are named below; COUNT is 0 in an empty entry
+    arena    the dtype of the alphabet's `symbols`: long words, each with a 0 after it
+    entries  int64, rows of the table
+    keys     int64, for each of `entries` a number that sorts as some of its symbols do
+
+An index is `np.uintp` where time is spent: numba asks of any other whether it is negative, and so counts from the end.
 """
 
 from __future__ import annotations
@@ -22,52 +30,46 @@ DONE, FULL, LONG = range(3)
 """How `count` ends: the text is counted; the table has no room for a section; the arena none for a word."""
 
 
-class Alphabet(NamedTuple):
-    """The characters that words consist of, numbered from 1 in the order of code points: symbols."""
+class Progress(NamedTuple):
+    """How far `count` is in a text, and in filling its table."""
 
-    characters: np.ndarray
-    """The code point of each symbol; the first stands for none."""
+    character: int = 0
+    """The next one to read."""
 
-    symbols: np.ndarray
-    """The symbol of each code point, 0 for one that is in no word."""
+    document: int = 0
+    """The one that it is in."""
 
-    boundary: int
-    """The symbol with which words begin: it is in them before all others. -1 if there is none such."""
+    section: int = 0
+    """The number of the section that it is in, since the table was empty."""
 
-    bits: int
-    """How many a symbol has."""
+    begun: int = -SECTION
+    """The character with which that section began."""
 
-    each: int
-    """How many symbols make a number, the first the highest, with zeros where a word has no more."""
+    words: int = 0
+    """How many the table has."""
 
+    used: int = 0
+    """How many symbols of the arena are in use."""
 
-def alphabet(characters: np.ndarray, boundary: int | None = None, written: int | None = None) -> Alphabet:
-    """The alphabet of these code points (sorted).
+    needed: int = 0
+    """After FULL: the words that the table must have room for."""
 
-    Args:
-        boundary: the one with which words begin.
-        written: what stands for it in the text.
-    """
-    kind = np.uint16 if len(characters) < 1 << 16 else np.uint32
-    symbols = np.zeros(0x110000, dtype=kind)
-    symbols[characters] = np.arange(1, len(characters) + 1)
-    if written is not None:
-        symbols[written] = symbols[boundary]
-    bits = len(characters).bit_length()
-    first = -1 if boundary is None else int(symbols[boundary])
-    return Alphabet(np.append(0, characters).astype(np.uint32), symbols, first, bits, 63 // bits)
+    touched: int = 0
+    """Of no meaning. It depends on all early looks into memory, so that no compiler leaves them out."""
 
 
 # Columns of an entry. A short word is one number, or two. A long one has a hash without its last symbol, and its
 # place in the arena + 1: no short one looks like it. SEEN is documents << 32 | the section it was last seen in.
-# In the arena a 0 follows each word.
 _KEY, _REST, COUNT, SEEN = range(4)
-_AHEAD, _SLOT = 128, 4  # words found before they are looked up, and the column of where each may be
+# Columns of what is found in the text before it is looked up: the first character and how many, what an entry has of
+# it, and where in the table it may be.
+_START, _SIZE, _FOUND_KEY, _FOUND_REST, _SLOT = range(5)
+_AHEAD = 128  # words that are found before they are looked up
 
 
 @njit(nogil=True, cache=True)
 def utf8_size(text):
-    """How many bytes the text has in UTF-8."""
+    """How many bytes the text (uint32) has in UTF-8."""
     size = len(text)
     for begin in range(0, len(text), SECTION):
         more = np.uint32(0)  # many of these are added at once
@@ -75,19 +77,27 @@ def utf8_size(text):
             more += np.uint32(character >= 0x80)
             more += np.uint32(character >= 0x800)
             more += np.uint32(character >= 0x10000)
-        size += more
+        size += np.int64(more)
     return size
 
 
 @njit(nogil=True, cache=True)
-def count(text, ends, alphabet, state, table, room, arena):
-    """Count words from where `state` says until the text ends or there is no room for another section.
+def count(text, ends, alphabet, progress, table, room, arena):
+    """Count words in `table`, from where `progress` says until the text ends or room is wanting.
 
-    `ends` are those of documents, the last characters of which are in no word.
+    A word is boundaries and then other symbols, as many as there are. Each of its documents, or of the sections
+    of a long one, adds one to its documents.
+
+    Args:
+        text: its last character in each document is in no word.
+        ends: of at least one document.
+        room: how many words the table may have. It must have more entries than that.
+
+    Returns how it ended (DONE, FULL or LONG) and the progress to go on with, once there is more room.
     """
-    i, document, section, begun, words, used, _ = state
+    i, document, section, begun = progress.character, progress.document, progress.section, progress.begun
+    words, used, touched = progress.words, progress.used, progress.touched
     found = np.empty((_AHEAD, 5), dtype=np.int64)
-    outcome = DONE
     while i < ends[-1]:
         if i == ends[document]:
             document += 1
@@ -95,18 +105,15 @@ def count(text, ends, alphabet, state, table, room, arena):
         end = ends[document]
         if i - begun >= SECTION:  # a new document or section: is there room for all its words?
             ahead = min(SECTION, end - i)
-            if words + ahead // 2 + 1 > room or used + 2 * ahead > len(arena):
-                state[6] = words + ahead // 2 + 1
-                outcome = FULL
-                break
+            needed = words + ahead // 2 + 1
+            if needed > room or used + 2 * ahead > len(arena):
+                return FULL, Progress(i, document, section, begun, words, used, needed, touched)
             section += 1
             begun = i
         i, many = _find(text, i, min(begun + SECTION, end), alphabet, len(table), found)
         # Entries lie far apart: a look at all of them first, as memory answers many questions in the time of one.
-        touched = np.int64(0)
         for n in range(many):
             touched |= table[found[n, _SLOT], COUNT]
-        state[6] = touched  # so that no compiler leaves it out
         for n in range(many):
             start, size, key, rest, slot = found[n]
             long = _is_long(key, rest, alphabet)
@@ -124,28 +131,32 @@ def count(text, ends, alphabet, state, table, room, arena):
             if table[np.uintp(slot), COUNT] == 0:
                 if long:
                     if used + size + 1 > len(arena):
-                        i = start
-                        outcome = LONG
-                        break
+                        return LONG, Progress(start, document, section, begun, words, used, 0, touched)
                     rest = used + 1
-                    for k in range(size):
-                        arena[used + k] = alphabet.symbols[text[start + k]]
-                    arena[used + size] = 0
-                    used += size + 1
+                    used = _put(text, start, size, arena, used, alphabet)
                 table[np.uintp(slot), _KEY], table[np.uintp(slot), _REST] = key, rest
                 words += 1
             table[np.uintp(slot), COUNT] += 1
             seen = table[np.uintp(slot), SEEN]
             table[np.uintp(slot), SEEN] = (seen >> 32) + (seen & 0xFFFFFFFF != section) << 32 | section
-        if outcome == LONG:
-            break
-    state[0], state[1], state[2], state[3], state[4], state[5] = i, document, section, begun, words, used
-    return outcome
+    return DONE, Progress(i, document, section, begun, words, used, 0, touched)
+
+
+@njit(inline="always")
+def _put(text, start, size, arena, used, alphabet):
+    """Put a long word behind what is in the arena; returns how much of that is in use then."""
+    for k in range(size):
+        arena[used + k] = alphabet.symbols[text[start + k]]
+    arena[used + size] = 0
+    return used + size + 1
 
 
 @njit(inline="always")
 def _find(text, i, stop, alphabet, slots, found):
-    """The words that begin from character `i` on and before `stop`, `_AHEAD` at most; returns where it stopped."""
+    """Find the words that begin from character `i` on and before `stop`, `_AHEAD` at most.
+
+    They go to `found`, int64 (_AHEAD, 5). Returns where it stopped in the text and how many they are.
+    """
     symbols, boundary, each = alphabet.symbols, alphabet.boundary, alphabet.each
     many = 0
     while i < stop and many < _AHEAD:
@@ -176,7 +187,8 @@ def _find(text, i, stop, alphabet, slots, found):
                 key = (key ^ _symbol(text, k, symbols)) * np.int64(1099511628211)
             key = key >> alphabet.bits << alphabet.bits
             rest = np.int64(-1)  # it has no place in the arena yet
-        found[many, 0], found[many, 1], found[many, 2], found[many, 3] = start, size, key, rest
+        found[many, _START], found[many, _SIZE] = start, size
+        found[many, _FOUND_KEY], found[many, _FOUND_REST] = key, rest
         found[many, _SLOT] = _slot(key, rest, alphabet, slots)
         many += 1
     return i, many
@@ -184,12 +196,16 @@ def _find(text, i, stop, alphabet, slots, found):
 
 @njit(inline="always")
 def _symbol(text, i, symbols):
+    """The symbol of a character of the text."""
     return np.int64(symbols[np.uintp(text[np.uintp(i)])])
 
 
 @njit(inline="always")
 def _with(symbol, word, alphabet):
-    """A word (the number before the last, the last number, and how many symbols that has room for) and a symbol."""
+    """A word with one more symbol.
+
+    A word is the number before the last, the last number, and how many more symbols that has room for.
+    """
     before, last, left = word
     if left == 0:
         before, last, left = last, np.int64(0), alphabet.each
@@ -198,12 +214,13 @@ def _with(symbol, word, alphabet):
 
 @njit(inline="always")
 def _is_long(key, rest, alphabet):
-    """Whether these are of a long word: a short one without the last symbol of its key has no rest."""
+    """Whether a key and a rest are those of a long word: a short one whose key lacks its last symbol has no rest."""
     return key & (1 << alphabet.bits) - 1 == 0 and rest != 0
 
 
 @njit(inline="always")
 def _slot(key, rest, alphabet, size):
+    """Where in a table of `size` entries a word is looked for first."""
     if _is_long(key, rest, alphabet):
         rest = np.int64(0)
     value = (key ^ rest * np.int64(-7046029254386353131)) * np.int64(-4417276706812531889)
@@ -212,6 +229,7 @@ def _slot(key, rest, alphabet, size):
 
 @njit(nogil=True, cache=True)
 def _same(text, start, size, arena, at, alphabet):
+    """Whether the word at `at` in the arena is the one of `size` characters at `start` in the text."""
     for k in range(size):
         if arena[at + k] != alphabet.symbols[text[start + k]]:
             return False
@@ -227,7 +245,10 @@ def _place(table, entry, alphabet):
 
 @njit(nogil=True, cache=True)
 def entries(table, arena, words, alphabet):
-    """Where the entries of so many words are, and the first symbols of each as a number that sorts as they do."""
+    """The rows of the table that are in use, `words` of them, and the first symbols of each as a number.
+
+    Returns entries and keys, both int64 (words,), in the order of the table.
+    """
     places = np.empty(words, dtype=np.int64)
     keys = np.empty(words, dtype=np.int64)
     n = 0
@@ -256,7 +277,11 @@ def _number(table, arena, entry, alphabet, depth):
 
 @njit(nogil=True, cache=True)
 def sort_equal(table, arena, entries, keys, alphabet):
-    """Sort those of `entries`, sorted by their first symbols (`keys`), that have these in common."""
+    """Sort, in place, those of `entries` whose first symbols are the same.
+
+    Args:
+        entries, keys: both sorted by `keys`, the first symbols of the words.
+    """
     todo = [(np.int64(0), alphabet.each, keys)]
     while todo:
         begin, depth, keys = todo.pop()
@@ -277,7 +302,7 @@ def sort_equal(table, arena, entries, keys, alphabet):
 
 @njit(nogil=True, cache=True)
 def _sort(keys, entries):
-    """Sort both by the keys. Mostly there are few."""
+    """Sort both by the keys, in place. Mostly there are few."""
     if len(keys) > 32:
         order = np.argsort(keys)
         keys[:] = keys[order]
@@ -293,7 +318,11 @@ def _sort(keys, entries):
 
 @njit(nogil=True, cache=True)
 def spell(table, arena, entries, alphabet):
-    """The words in UTF-8 one after the other, and where each ends, after a first 0."""
+    """The words of `entries` in UTF-8.
+
+    Returns the bytes of all words, one after the other (uint8), and where each ends, after a first 0
+    (int64, one more than words): what an Arrow array of strings is made of.
+    """
     ends = np.empty(len(entries) + 1, dtype=np.int64)
     symbols = np.empty(2 * alphabet.each, dtype=arena.dtype)
     text = np.empty(4 * len(symbols) * len(entries), dtype=np.uint8)
@@ -315,6 +344,7 @@ def spell(table, arena, entries, alphabet):
 
 @njit(inline="always")
 def _length(arena, place):
+    """How many symbols the word at `place` in the arena has."""
     size = 0
     while arena[place + size]:
         size += 1
@@ -323,7 +353,7 @@ def _length(arena, place):
 
 @njit(inline="always")
 def _unpacked(key, rest, alphabet, symbols):
-    """The symbols of a short word; returns how many."""
+    """Write the symbols of a short word into `symbols`; returns how many they are."""
     many = 0
     for number in (key, rest):
         for k in range(alphabet.each - 1, -1, -1):
@@ -337,7 +367,7 @@ def _unpacked(key, rest, alphabet, symbols):
 
 @njit(inline="always")
 def _write(character, text, at):
-    """Write a character at `at`; returns where it ends."""
+    """Write a character's UTF-8 into `text` at `at`; returns where it ends."""
     if character < 0x80:
         text[at] = character
         return at + 1
@@ -359,7 +389,7 @@ def _write(character, text, at):
 
 @njit(nogil=True, cache=True)
 def move(old, new, alphabet):
-    """Put the entries of one table into a larger one."""
+    """Put the entries of one table (int64 (entries, 4)) into a larger one that is empty."""
     for entry in range(len(old)):
         if old[entry, COUNT]:
             slot = _slot(old[entry, _KEY], old[entry, _REST], alphabet, len(new))

@@ -1,4 +1,4 @@
-"""The report's figures are those of the text."""
+"""The figures of what new tokens save are those of the text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from eeve_axolotl.sources import Source
-from eeve_axolotl.tokenizer import report
-from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+from eeve_axolotl.tokenizer import savings
+from eeve_axolotl.tokenizer.build import build
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
 TRAIN = "가나다 나다라 뷁뷁 the end. " * 30
 HELD_OUT = "가나다 라라 뷁 held out 쀍"
@@ -35,7 +36,7 @@ def directory(base_tokenizer_directory, tmp_path_factory) -> Path:
 
 
 def test_fertility_is_counted(base_tokenizer):
-    found = report.fertility(base_tokenizer.backend_tokenizer, ["쀍 a", "the"])
+    found = savings.fertility(base_tokenizer.backend_tokenizer, ["쀍 a", "the"])
     assert (found.characters, found.words, found.bytes) == (6, 3, 8)
     # ▁ and three bytes and ▁a; ▁the
     assert (found.tokens, found.byte_tokens) == (6, 3)
@@ -47,7 +48,7 @@ def test_the_report_says_what_the_tokenizers_do(directory, base_tokenizer):
     extended = Tokenizer.from_file(str(directory / "tokenizer.json"))
     for name, content in (("train", TRAIN), ("held out", HELD_OUT)):
         before, after = (
-            report.fertility(each, [content]) for each in (base_tokenizer.backend_tokenizer, extended)
+            savings.fertility(each, [content]) for each in (base_tokenizer.backend_tokenizer, extended)
         )
         assert before.tokens > after.tokens
         for which, each in (("base", before), ("extended", after)):
@@ -64,7 +65,7 @@ def test_the_report_says_what_the_tokenizers_do(directory, base_tokenizer):
 
 def test_coverage_ends_at_what_was_chosen(directory):
     manifest = json.loads((directory / "eeve_tokenizer.json").read_text(encoding="utf-8"))
-    curve = dict(report.coverage(manifest))
+    curve = dict(savings.coverage(manifest))
     words = manifest["tokens_in_words"]
     assert curve[0] == 0
     assert curve[len(manifest["counts"])] == pytest.approx(1 - words["extended"] / words["base"])
@@ -74,4 +75,4 @@ def test_a_sample_takes_from_each_file(tmp_path):
     for name in "ab":
         write(tmp_path / f"{name}.jsonl", *(name * 10 for _ in range(10)))
     shards = Source(path=str(tmp_path)).shards()
-    assert list(report.sample(shards, 60)) == ["a" * 10] * 3 + ["b" * 10] * 3
+    assert list(savings.sample(shards, 60)) == ["a" * 10] * 3 + ["b" * 10] * 3

@@ -7,7 +7,6 @@ thread of its own while the next documents are read.
 from __future__ import annotations
 
 import mmap
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,13 +15,16 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from eeve_axolotl.tokenizer import kernels
-from eeve_axolotl.tokenizer.words import BOUNDARY, Segmentation
+from eeve_axolotl.files import writing
+from eeve_axolotl.tokenizer.kernels import words as kernels
+from eeve_axolotl.tokenizer.kernels.alphabet import Alphabet, alphabet
+from eeve_axolotl.tokenizer.spelling import BOUNDARY
+from eeve_axolotl.tokenizer.words.base import WordSplitter
 
 _BATCH = 1 << 19  # characters of text handed to the compiled code at once
 _WAITING = 3  # such batches, at most
 _SEPARATOR = "\udfff"  # half a surrogate pair, which is in no word: after each word or document
-# Bytes for a word: its entry at a load of 5/8, those of a long word, and, while spilling, its place and its spelling.
+# Bytes for a word: its entry at a load of 5/8, those of a long word, and, while they go to disk, its place and spelling.
 _PER_WORD, _LONG_BYTES = 130, 8
 _ROW_GROUP = 100_000  # words
 _SCHEMA = pyarrow.schema(
@@ -30,40 +32,47 @@ _SCHEMA = pyarrow.schema(
 )
 
 
-class Tally:
-    """Counts of words that go to disk when they have grown to `memory` bytes."""
+class WordCounter:
+    """Counts of words that go to disk when they have grown to a number of bytes."""
 
-    def __init__(self, segmentation: Segmentation, prefix: Path, memory: int):
+    files: list[str]
+    """The names of the files that are written: Parquet, with columns word, count and documents, sorted by word."""
+
+    bytes: int
+    """The size of the documents in UTF-8; right once closed."""
+
+    def __init__(self, splitter: WordSplitter, prefix: Path, memory: int):
         """
         Args:
-            prefix: partial counts go to `prefix`-0.parquet, -1 and so on, with columns word, count and
-                documents, sorted by word.
+            splitter: what a word is.
+            prefix: partial counts go to `prefix`-0.parquet, `prefix`-1.parquet and so on.
+            memory: bytes for the counts, about.
         """
-        self.segmentation = segmentation
+        self.splitter = splitter
         self.prefix = prefix
-        self.files: list[str] = []
-        self.most = memory // _PER_WORD  # words in memory, or those of one section
-        self.alphabet = _alphabet(segmentation)
-        self.bytes = 0  # of the documents in UTF-8; right once closed
+        self.files = []
+        self.bytes = 0
+        self.alphabet = _alphabet(splitter)
+        self._most = memory // _PER_WORD  # words in memory; one section's may be more
         self._batch: list[str] = []
-        self._size = self._section = 0
+        self._size = 0  # characters of the batch
         self._thread = ThreadPoolExecutor(1)
-        self._counting: deque[Future] = deque()
-        self._clear(min(self.most, 2 * kernels.SECTION))  # words: enough for some 50 MB of text
+        self._counting: deque[Future[int]] = deque()
+        self._progress = kernels.Progress()
+        self._make_room(min(self._most, 2 * kernels.SECTION))  # words: enough for some 50 MB of text
 
-    def _clear(self, room: int) -> None:
+    def _make_room(self, room: int) -> None:
         """An empty table with room for so many words."""
-        self.room = room
-        self.words = self._used = 0  # words, and symbols in the arena
+        self._room = room
         self._table = _empty_table(room * 8 // 5 + 1)
         kind = self.alphabet.symbols.dtype
         self._arena = np.empty(max(_LONG_BYTES // kind.itemsize * room, 2 * kernels.SECTION), dtype=kind)
 
     def add(self, text: str) -> None:
         """Count a document's words."""
-        cut = self.segmentation.pieces if self.segmentation.exactly_spans else self.segmentation.words
+        cut = self.splitter.pieces if self.splitter.exactly_spans else self.splitter.words
         raw = _SEPARATOR.join(cut(text))
-        # Those of `raw` are added when it is counted.
+        # The bytes of `raw` are added when it is counted.
         if raw.endswith(text):  # nearly always, after a space
             self.bytes -= _bytes(raw[: len(raw) - len(text)])
         else:
@@ -88,29 +97,32 @@ class Tally:
             self.bytes += self._counting.popleft().result()
 
     def _count(self, text: np.ndarray, ends: np.ndarray) -> int:
-        """Count the words of documents, given as code points; returns how many bytes they have."""
-        # Where the compiled code stands: character, document, section and where that began, words, how much of
-        # the arena, and words to make room for.
-        state = np.array([0, 0, self._section, -kernels.SECTION, self.words, self._used, 0], dtype=np.int64)
-        outcome = None
-        while outcome != kernels.DONE:
-            outcome = kernels.count(text, ends, self.alphabet, state, self._table, self.room, self._arena)
-            self.words, self._used = int(state[4]), int(state[5])
+        """Count the words of documents; returns how many bytes they have in UTF-8.
+
+        Args:
+            text: code points, uint32; the last of each document is a separator.
+            ends: where each document ends in `text`, int64.
+        """
+        # Another text, the same table.
+        now = self._progress._replace(character=0, document=0, begun=-kernels.SECTION)
+        while True:
+            outcome, now = kernels.count(text, ends, self.alphabet, now, self._table, self._room, self._arena)
+            self._progress = now
+            if outcome == kernels.DONE:
+                return kernels.utf8_size(text) - len(ends) * _bytes(_SEPARATOR)
             if outcome == kernels.LONG:
                 self._arena = np.resize(self._arena, 2 * len(self._arena) + 2 * len(text))
-            elif outcome == kernels.FULL and self.words and self.room >= self.most:
+            elif now.words and self._room >= self._most:
                 self._spill()
-                self._clear(self.room)
-                state[2], state[4], state[5] = 0, 0, 0
-            elif outcome == kernels.FULL:
-                self._grow(max(min(2 * self.room, self.most), int(state[6])))
-        self._section = int(state[2])
-        return kernels.utf8_size(text) - len(ends) * _bytes(_SEPARATOR)
+                self._make_room(self._room)
+                now = now._replace(section=0, words=0, used=0)
+            else:
+                self._grow(max(min(2 * self._room, self._most), now.needed))
 
     def _grow(self, room: int) -> None:
-        table, arena, words, used = self._table, self._arena, self.words, self._used
-        self._clear(room)
-        self.words, self._used = words, used
+        """Give the table room for so many words."""
+        table, arena = self._table, self._arena
+        self._make_room(room)
         if len(arena) > len(self._arena):
             self._arena = arena
         else:
@@ -127,24 +139,25 @@ class Tally:
         del self._table, self._arena
 
     def _spill(self) -> None:
-        if self.words == 0:
+        """Write the table to a file of partial counts."""
+        if self._progress.words == 0:
             return
         path = self.prefix.with_name(f"{self.prefix.name}-{len(self.files)}.parquet")
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
         # A dictionary of words that all differ would be made in vain.
         how = {"compression": "lz4", "use_dictionary": ["count", "documents"], "write_statistics": False}
-        with ThreadPoolExecutor(1) as ahead, parquet.ParquetWriter(beside, _SCHEMA, **how) as writer:
-            for part in ahead.map(self._spelled, *zip(*self._parts(), strict=True)):
-                writer.write_table(part)
-        beside.replace(path)
+        with writing(path) as unfinished, ThreadPoolExecutor(1) as ahead:
+            with parquet.ParquetWriter(unfinished, _SCHEMA, **how) as writer:
+                for part in ahead.map(self._spelled, *zip(*self._parts(), strict=True)):
+                    writer.write_table(part)
         self.files.append(path.name)
 
     def _parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Parts of the table, each sorted after the one before and in itself by the first symbols of its words.
+        """Parts of the table: a part's words all sort before those of the next.
 
-        A part is where its entries are in the table, and those symbols as numbers.
+        Of each part the entries (rows of the table) and the keys (their first symbols as numbers), both int64, sorted
+        by the keys.
         """
-        entries, keys = kernels.entries(self._table, self._arena, self.words, self.alphabet)
+        entries, keys = kernels.entries(self._table, self._arena, self._progress.words, self.alphabet)
         order = np.argsort(keys)
         entries, keys = entries[order], keys[order]
         others = np.flatnonzero(keys[1:] != keys[:-1]) + 1
@@ -167,11 +180,11 @@ class Tally:
         return pyarrow.table(columns, _SCHEMA)
 
 
-def _alphabet(segmentation: Segmentation) -> kernels.Alphabet:
-    """The characters of words; where they are letters after boundaries, a space in the text is a boundary."""
-    if segmentation.exactly_spans:
-        return kernels.alphabet(segmentation.characters(), ord(BOUNDARY), ord(" "))
-    return kernels.alphabet(segmentation.characters())
+def _alphabet(splitter: WordSplitter) -> Alphabet:
+    """The characters of words; where words are boundaries and letters, a space in the text is a boundary."""
+    if splitter.exactly_spans:
+        return alphabet(splitter.characters(), ord(BOUNDARY), ord(" "))
+    return alphabet(splitter.characters())
 
 
 def _bytes(text: str) -> int:
@@ -179,7 +192,10 @@ def _bytes(text: str) -> int:
 
 
 def _empty_table(entries: int) -> np.ndarray:
-    """So many empty entries, in memory of their own: of a thread's malloc it would not go back to the system."""
+    """So many empty entries, int64 (entries, 4).
+
+    They lie in memory of their own: what a thread's malloc has given does not go back to the system.
+    """
     memory = mmap.mmap(-1, 32 * entries, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)

@@ -1,16 +1,20 @@
-"""The report beside a tokenizer: what the new tokens save, on which text, and whether more of them would."""
+"""What the new tokens save, on which text, and whether more of them would: the pages beside a tokenizer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from eeve_axolotl.sources import Shard
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DIRECTORY = "report"
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
@@ -62,9 +66,8 @@ def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> Fertility:
     return result
 
 
-def sample(shards: Iterable[Shard], characters: int = _CHARACTERS) -> Iterator[str]:
+def sample(shards: Sequence[Shard], characters: int = _CHARACTERS) -> Iterator[str]:
     """The beginning of each file in turn, `characters` in all at most (a document more for each file)."""
-    shards = list(shards)
     for shard in shards:
         left = characters // len(shards)
         for document in shard.documents():
@@ -75,17 +78,21 @@ def sample(shards: Iterable[Shard], characters: int = _CHARACTERS) -> Iterator[s
 
 
 def write(
-    directory: Path, base: Tokenizer, extended: Tokenizer, manifest: dict, texts: dict[str, list[Shard]]
+    directory: Path,
+    base: Tokenizer,
+    extended: Tokenizer,
+    manifest: dict,
+    texts: Mapping[str, Sequence[Shard]],
 ) -> None:
     """Write report.md and report.png into `directory`.
 
     Args:
         manifest: of the extended tokenizer; its rounds are the coverage curve.
-        texts: what fertility is measured on, by the name that the report gives it.
+        texts: what fertility is measured on, by the name that it has in the report.
     """
     directory.mkdir(parents=True, exist_ok=True)
     measured = {
-        name: tuple(fertility(tokenizer, sample(shards)) for tokenizer in (base, extended))
+        name: (fertility(base, sample(shards)), fertility(extended, sample(shards)))
         for name, shards in texts.items()
     }
     (directory / "report.md").write_text(_markdown(manifest, measured), encoding="utf-8")
@@ -159,10 +166,11 @@ def _plots(path: Path, manifest: dict, measured: dict[str, tuple[Fertility, Fert
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
     names, at = list(measured), range(len(measured))
-    for axis, title, of in (
+    bars_of: list[tuple[Axes, str, Callable[[Fertility], float]]] = [
         (axes[0, 0], "Tokens per word", Fertility.per_word),
         (axes[0, 1], "Share of tokens that are bytes, %", lambda each: 100 * each.fallback()),
-    ):
+    ]
+    for axis, title, of in bars_of:
         for k, (label, colour) in enumerate((("base", _GREY), ("extended", _BLUE))):
             values = [of(measured[name][k]) for name in names]
             bars = axis.bar([n + 0.4 * (k - 0.5) for n in at], values, 0.38, label=label, color=colour)

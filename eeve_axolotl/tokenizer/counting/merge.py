@@ -1,0 +1,66 @@
+"""Adding up partial counts, within a memory limit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pyarrow import parquet
+
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import read_json_if_there, write_json, writing
+from eeve_axolotl.tokenizer.counting.parts import Mark, disk_errors
+from eeve_axolotl.tokenizer.counting.table import SCHEMA
+
+
+def merge(directory: Path, marks: Sequence[Mark], memory_mb: int, threads: int) -> Path:
+    """Add up the partial counts of `marks` into the table, sorted by word; returns its path.
+
+    A table that was merged from the same marks is left as it is. Raises EEVEError where memory or disk run out.
+    """
+    path, note = directory / "words.parquet", directory / "words.json"
+    made_of = [{**asdict(mark), "parquet": list(mark.parquet)} for mark in marks]
+    if path.exists() and read_json_if_there(note) == made_of:
+        return path
+    files = [directory / "words" / name for mark in marks for name in mark.parquet]
+    with disk_errors(directory):
+        note.unlink(missing_ok=True)
+        with writing(path) as unfinished:
+            if len(files) == 1:  # sorted, each word once
+                shutil.copyfile(files[0], unfinished)
+            elif not files:
+                parquet.write_table(SCHEMA.empty_table(), unfinished)
+            else:
+                _add_up(files, unfinished, directory, memory_mb, threads)
+        write_json(note, made_of)
+    return path
+
+
+def _add_up(files: Sequence[Path], table: Path, directory: Path, memory_mb: int, threads: int) -> None:
+    """Write the sums of `files` to `table`; what does not fit into memory goes to `directory` meanwhile."""
+    import duckdb
+
+    scratch = directory / "merge"
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{memory_mb}MB",
+        "temp_directory": str(scratch),
+        "threads": threads,
+    }
+    sums = "word, sum(count)::BIGINT AS count, sum(documents)::BIGINT AS documents"
+    try:
+        with duckdb.connect(config=settings) as connection:
+            partial = connection.read_parquet([str(file) for file in files])
+            partial.aggregate(sums, "word").order("word").write_parquet(str(table), compression="zstd")
+    except duckdb.OutOfMemoryException:
+        raise EEVEError(
+            f"memory_mb: {memory_mb} is too little to merge the counts; raise it, or make room in {directory}"
+        ) from None
+    except duckdb.IOException as error:
+        raise EEVEError(
+            f"{directory}: the merge of the counts could not read or write there "
+            f"({str(error).splitlines()[0]}); make room, or set work_directory"
+        ) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

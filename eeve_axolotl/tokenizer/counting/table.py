@@ -1,0 +1,74 @@
+"""The table of a corpus's words, as the rest of the room reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+from pyarrow import parquet
+
+from eeve_axolotl.tokenizer.words.base import WordSplitter
+
+SCHEMA = pyarrow.schema({"word": pyarrow.string(), "count": pyarrow.int64(), "documents": pyarrow.int64()})
+"""The table's columns: a word in the vocabulary's alphabet, how often it occurs, how many documents have it."""
+
+
+class WordTable:
+    """A corpus's distinct words on disk, with how often each occurs and in how many documents."""
+
+    def __init__(self, path: Path, splitter: WordSplitter, files: int, documents: int, bytes: int):
+        """
+        Args:
+            path: a Parquet file with the columns of `SCHEMA`, each word once, sorted.
+            splitter: what cut the text into these words.
+            files, documents, bytes: of the corpus; bytes are those of UTF-8.
+        """
+        self.path = path
+        self.splitter = splitter
+        self.files = files
+        self.documents = documents
+        self.bytes = bytes
+        self.distinct: int = parquet.read_metadata(path).num_rows
+
+    def batches(self, rows: int = 20_000) -> Iterator[tuple[list[str], list[int]]]:
+        """Words and their counts, so many at a time, in the order of the words."""
+        for batch in self.record_batches(rows):
+            yield batch["word"].to_pylist(), batch["count"].to_pylist()
+
+    def record_batches(self, rows: int) -> Iterator[pyarrow.RecordBatch]:
+        """Arrow's record batches with the columns of `SCHEMA`, so many rows at a time, in the order of the words."""
+        with parquet.ParquetFile(self.path) as table:
+            for batch in table.iter_batches(rows, columns=SCHEMA.names):
+                yield batch.cast(SCHEMA)
+
+    def spans(self, most: int | None = None) -> Iterator[tuple[str, int]]:
+        """The parts of the words that can become tokens, with the counts of the words. May repeat one.
+
+        Args:
+            most: leave out the rarest words, as `frequent` does.
+        """
+        for words, counts in self.frequent(most):
+            for word, count in zip(words, counts, strict=True):
+                for span in self.splitter.spans(word):
+                    yield span, count
+
+    def frequent(self, most: int | None = None) -> Iterator[tuple[list[str], list[int]]]:
+        """Batches of words and counts without the rarest words, all of a count alike.
+
+        Args:
+            most: how many words are left at most; None for all.
+        """
+        least = 1 if most is None or self.distinct <= most else self._least(most)
+        for words, counts in self.batches():
+            kept = [(word, count) for word, count in zip(words, counts, strict=True) if count >= least]
+            yield [word for word, _ in kept], [count for _, count in kept]
+
+    def _least(self, most: int) -> int:
+        """The lowest count that at most `most` words reach, if it is not above a million."""
+        words = np.zeros(1_000_001, dtype=np.int64)
+        for _, counts in self.batches():
+            words += np.bincount(np.minimum(counts, len(words) - 1), minlength=len(words))
+        reach = words[::-1].cumsum()[::-1]
+        return min(int(np.searchsorted(-reach, -most)), len(words) - 1)

@@ -1,0 +1,36 @@
+"""The card's way to find candidates: an intermediate BPE tokenizer, which knows nothing of the base (steps 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Tokenizer, models, trainers
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from eeve_axolotl.tokenizer.counting.table import WordTable
+
+
+def learn(table: WordTable, vocab_size: int, most_words: int | None = None) -> list[str]:
+    """Tokens of a BPE tokenizer of `vocab_size` trained on the table's words: characters, then merges in order.
+
+    Args:
+        most_words: learn from so many of the most frequent words; None for all. The trainer keeps its words
+            in memory, about 1 kB each.
+    """
+    tokens = train(table.spans(most_words), vocab_size).get_vocab()
+    return sorted(tokens, key=tokens.__getitem__)
+
+
+def train(words: Iterable[tuple[str, int]], vocab_size: int) -> Tokenizer:
+    """A BPE tokenizer of `vocab_size` tokens, trained on words (without white space) and their counts."""
+
+    def lines() -> Iterator[str]:
+        # The trainer counts words itself: give each as often as it occurs, in lines of bounded length.
+        for word, count in words:
+            for n in range(0, count, 1000):
+                yield " ".join([word] * min(1000, count - n))
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.train_from_iterator(lines(), trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False))
+    return tokenizer
