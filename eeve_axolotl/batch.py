@@ -75,9 +75,9 @@ class OptimizerStep:
         else:
             accumulation = stage.gradient_accumulation_steps or cfg.get("gradient_accumulation_steps") or 1
         step = cls(int(cfg.get("sequence_len") or SEQUENCE_LEN), micro_batch, accumulation, processes)
-        limits = [stage.max_steps or cfg.get("max_steps")]
-        limits.append(stage.max_tokens and steps_for(stage.max_tokens, step.tokens))
-        limits = [int(limit) for limit in limits if limit and int(limit) > 0]
+        by_steps = int(stage.max_steps or cfg.get("max_steps") or 0)
+        by_tokens = steps_for(stage.max_tokens, step.tokens) if stage.max_tokens else 0
+        limits = [limit for limit in (by_steps, by_tokens) if limit > 0]  # Axolotl's -1 is no limit
         return replace(step, max_steps=min(limits)) if limits else step
 
 

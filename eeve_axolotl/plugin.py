@@ -34,7 +34,7 @@ def stops_plainly(hook: Callable) -> Callable:
 class EEVEPlugin(BasePlugin):
     """Trains one stage of EEVE: `plugins: [eeve_axolotl.EEVEPlugin]` and an `eeve:` block."""
 
-    run: StageRun | None = None
+    run: StageRun  # from `register` on
 
     def get_input_args(self) -> str:
         """The schema of `eeve:`."""

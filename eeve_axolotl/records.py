@@ -13,7 +13,11 @@ HISTORY = "eeve_history.json"  # loss by step, and what the stage cost
 FAILED = "eeve_stage.failed.json"  # the evidence, where something frozen has changed
 OPTIMIZER = "eeve_optimizer.pt"  # with `keep_optimizer`, the state that the next stage goes on with
 
+# In the output of a run of one stage, and in `CHECKPOINTS`/stageN of a run of several.
+CHECKPOINT = "checkpoint"  # transformers' name: checkpoint-STEP
+CHECKPOINTS = "checkpoints"
 WHOLE = "eeve_whole"  # in a checkpoint that was written to its end
+
 MARK = "eeve_axolotl"  # the key in the config.json of a model whose rows we extended
 
 TOKENIZER_MANIFEST = "eeve_tokenizer.json"  # beside a tokenizer that `axolotl eeve tokenizer` built
@@ -23,6 +27,22 @@ CORPUS_MANIFEST = "eeve_corpus.json"  # beside the shards that `axolotl eeve cor
 CHAIN = "eeve_pipeline.json"  # which runs and stages it has
 RUNS = "runs"  # a JSON file for each finished run: what it depended on
 EVALUATION = "evaluation"  # a JSON file for each evaluated model
+
+
+def stage_directory(output: Path, stage: str) -> Path:
+    """Where a run of several stages keeps a finished one's weights; the last one's are in `output` itself."""
+    return output / f"stage{stage}"
+
+
+def checkpoints_directory(output: Path, stage: str) -> Path:
+    """Where a run of several stages keeps a stage's checkpoints."""
+    return output / CHECKPOINTS / f"stage{stage}"
+
+
+def last_whole_checkpoint(directory: Path) -> str | None:
+    """The newest checkpoint in `directory` that was written to its end, or None."""
+    found = [path.parent for path in directory.glob(f"{CHECKPOINT}-*/{WHOLE}")]
+    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
 def read_record(directory: str | Path) -> dict | None:

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from axolotl.utils.logging import get_logger
-from pydantic import ValidationError
 
-import eeve_axolotl
 from eeve_axolotl import batch, checks, embeddings, rows, vocabulary
-from eeve_axolotl.args import EEVESettings, ScheduledStage
-from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
 from eeve_axolotl.files import write_json
 from eeve_axolotl.records import FAILED, HISTORY, MARK, RECORD, weights_sha256
-from eeve_axolotl.settings import explain
 from eeve_axolotl.stages import Layers, Stage
+from eeve_axolotl.version import __version__
+from eeve_axolotl.vocabulary import Vocabulary
 
-LOG: logging.Logger = get_logger("axolotl.eeve")  # Axolotl prints what begins with its own name
+LOG = get_logger("axolotl.eeve")  # of the main process only; Axolotl prints what begins with its own name
 
 
 @dataclass
 class StageRun:
-    """What one run trains, stage after stage, and what it has found out so far."""
+    """What one run trains, stage after stage, and what it has found out so far.
+
+    Axolotl's hooks call its methods in the order in which they stand here; the trainer calls the last ones for each
+    stage.
+    """
 
     settings: EEVESettings
     number: int = 0  # the stage that the run is in, as an index into its schedule
     auto_resume: bool = False
     checkpoint_rows: int | None = None
-    vocabulary: vocabulary.Vocabulary | None = None
+    vocabulary: Vocabulary | None = None
     frozen: rows.FrozenRows | None = None
-    record: dict = field(default_factory=dict)
+    record: dict = field(default_factory=dict)  # what the stage's record will say
     history: dict = field(default_factory=dict)  # loss by step, and what it cost
+    _before: rows.Fingerprint | None = field(
+        default=None, init=False, repr=False
+    )  # of what the stage freezes
 
     @property
     def schedule(self) -> list[ScheduledStage]:
@@ -56,20 +60,7 @@ class StageRun:
 
         Raises EEVEError if it is missing or not valid.
         """
-        block = cfg.get("eeve")
-        if not block:
-            raise EEVEError(
-                "the plugin is listed but there is no `eeve:` block; add `eeve: {stage: 1}`, or remove the plugin"
-            )
-        if not isinstance(block, dict):
-            raise EEVEError(f"`eeve: {block}` is not a block of keys; write `eeve: {{stage: 1}}`")
-        try:
-            settings = EEVESettings.model_validate(
-                block.to_dict() if hasattr(block, "to_dict") else dict(block)
-            )
-        except ValidationError as error:
-            raise EEVEError(explain(error, "the `eeve:` block")) from None
-        return cls(settings, auto_resume=bool(cfg.get("auto_resume_from_checkpoints")))
+        return cls(read_block(cfg), auto_resume=bool(cfg.get("auto_resume_from_checkpoints")))
 
     def set_implied_keys(self, cfg) -> None:
         """Set the Axolotl keys that follow from the stage, and say so."""
@@ -113,6 +104,7 @@ class StageRun:
         """Give the rows that the checkpoint lacks their start, or say that there are none."""
         from axolotl.loaders import load_tokenizer
 
+        assert self.checkpoint_rows is not None  # note_checkpoint comes before
         tokenizer = load_tokenizer(cfg)
         self.vocabulary = vocabulary.resolve(
             tokenizer,
@@ -143,6 +135,7 @@ class StageRun:
 
     def freeze(self, model) -> None:
         """Freeze what the stage does not train, and log what trains."""
+        assert self.vocabulary is not None  # initialise_new_rows comes before
         mask = rows.row_mask(model, self.stage, self.vocabulary.base_size, self.vocabulary.size)
         self.frozen = rows.freeze(model, mask)
         trained = sum(parameter.numel() for parameter in self.frozen.trained_parameters().values())
@@ -159,6 +152,7 @@ class StageRun:
 
     def begin(self) -> None:
         """Fingerprint everything that this stage freezes, before the first step."""
+        assert self.frozen is not None
         self._before = self.frozen.fingerprint()
 
     def finish(self, output_dir: str | Path, optimizer) -> None:
@@ -166,6 +160,7 @@ class StageRun:
 
         Raises rows.FrozenMovedError, with the evidence left in `output_dir`, if anything frozen changed.
         """
+        assert self.frozen is not None and self._before is not None  # begin comes before
         after = self.frozen.fingerprint()
         self.record.update(self.frozen.record(self._before, after, optimizer))
         try:
@@ -184,6 +179,7 @@ class StageRun:
     def _write(self, path: Path) -> None:
         if not _is_main_process():
             return
+        assert self.vocabulary is not None
         record = {
             "stage": self.stage.name,
             "trains": {
@@ -192,7 +188,7 @@ class StageRun:
                 "internal_layers": self.stage.internal_layers.value,
             },
             **self.vocabulary.mark(),
-            "eeve_axolotl": eeve_axolotl.__version__,
+            "eeve_axolotl": __version__,
             **self.record,
         }
         write_json(path, record)

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from eeve_axolotl.records import WHOLE
-from eeve_axolotl.trainer import last_whole_checkpoint
+from eeve_axolotl.records import WHOLE, last_whole_checkpoint
 
 
 def checkpoint(directory: Path, step: int, whole: bool) -> str:
