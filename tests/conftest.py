@@ -23,10 +23,11 @@ E2E = ["e2e/test_*.py", "demo/test_greek_demo.py"]
 SLOW = [
     *E2E,
     "corpus/test_axolotl.py",
-    "corpus/test_pipeline.py",
+    "corpus/test_build.py",
     "rows/test_sharding.py",
     "test_docker.py",
     "test_two_processes.py",
+    "test_wheel.py",
 ]
 
 
