@@ -46,6 +46,7 @@ from benchmarks.freezing_methods import (
     time_in_turn,
     with_adamw,
 )
+from eeve_axolotl.batch import OptimizerStep
 from eeve_axolotl.planner.flops import flops_per_token
 from eeve_axolotl.planner.gpus import GPUS
 from eeve_axolotl.planner.memory import Training, memory
@@ -130,10 +131,7 @@ def planned(shape: Shape, stage: int, args: argparse.Namespace) -> tuple[float, 
     training = Training(
         rows=shape.vocab,
         base_rows=shape.base,
-        micro_batch=args.batch,
-        length=args.length,
-        accumulation=1,
-        gpus=1,
+        step=OptimizerStep(args.length, args.batch, accumulation=1, processes=1),
         dtype=args.dtype,
         embeddings_dtype=args.dtype,
         checkpointing=args.checkpointing and STAGES[stage].backward_through_layers,

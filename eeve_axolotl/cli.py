@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -55,7 +56,7 @@ def tokenizer(config: str) -> None:
 def corpus(config: str) -> None:
     """Filter text, choose documents for the new tokens, split and write shards, as CONFIG says."""
     try:
-        from eeve_axolotl.corpus.pipeline import build
+        from eeve_axolotl.corpus.build import build
         from eeve_axolotl.corpus.settings import CorpusSettings
     except ModuleNotFoundError as error:
         raise EEVEError(f"{error.name} is not installed; `pip install 'eeve-axolotl[corpus]'`") from None
@@ -178,17 +179,17 @@ def recipes(directory: str, model: str | None, overwrite: bool) -> None:
 @click.option("--new-tokens", type=click.IntRange(0), help="Where the tokenizer is not built yet.")
 @click.option("--base-model", help="A directory with the config.json to plan for.")
 @told_plainly
-def plan(recipes: tuple[str, ...], gpu: str, **options) -> None:
+def plan(recipes: tuple[str, ...], gpu: str, **others: Any) -> None:
     """Memory, time and cost of the stages in RECIPES (stages or pipelines); exit status 1 if one does not fit."""
     from eeve_axolotl.planner import gpus
-    from eeve_axolotl.planner.plan import Options, check_fits, plan
+    from eeve_axolotl.planner.estimate import Options, check_fits, estimate
     from eeve_axolotl.planner.table import assumptions, table
 
-    options = Options(gpu=gpus.find(gpu), **options)
-    plans = [each for recipe in recipes for each in plan(recipe, options)]
-    click.echo(table(plans))
-    click.echo(assumptions(plans, options))
-    check_fits(plans, options)
+    options = Options(gpu=gpus.find(gpu), **others)
+    estimates = [each for recipe in recipes for each in estimate(recipe, options)]
+    click.echo(table(estimates))
+    click.echo(assumptions(estimates, options))
+    check_fits(estimates, options)
 
 
 @eeve.command()

@@ -9,7 +9,7 @@ import yaml
 from eeve_axolotl.batch import accumulation_steps
 from eeve_axolotl.planner import gpus
 from eeve_axolotl.planner.configs import CONFIGS
-from eeve_axolotl.planner.plan import Options, plan
+from eeve_axolotl.planner.estimate import Options, estimate
 from eeve_axolotl.stages import STAGES, Layers
 from tests.conftest import ROOT, corpus
 
@@ -139,7 +139,7 @@ def test_every_recipe_plans_and_fits_a_gpu_of_80_gb(model, monkeypatch):
     monkeypatch.chdir(ROOT)
     options = Options(gpu=gpus.find("h100-80gb"), gpus=8)
     for path in [*recipes_of(model).values(), EXAMPLES / model / "stages1to5.yml"]:
-        for each in plan(path, options):
+        for each in estimate(path, options):
             assert each.fits, (path, each.stage.name, each.advice)
             assert each.tokens == 400 * MODELS[model][1] * MODELS[model][2]
 
@@ -148,7 +148,7 @@ def test_sharded_recipes_fit_eight_gpus_of_40_gb(monkeypatch):
     monkeypatch.chdir(ROOT)
     options = Options(gpu=gpus.find("a100-40gb"), gpus=8, new_tokens=8_960, base_model=MODELS["."][0])
     for number in range(1, 6):
-        (each,) = plan(FSDP2 / f"stage{number}.yml", options)
+        (each,) = estimate(FSDP2 / f"stage{number}.yml", options)
         assert each.fits, (number, each.advice)
 
 
@@ -298,7 +298,7 @@ def test_a_pipelines_runs_are_a_chain(path, monkeypatch):
 def test_the_other_files_are_valid_for_the_commands_that_read_them(model):
     from eeve_axolotl.corpus.settings import CorpusSettings
     from eeve_axolotl.settings import read_yaml
-    from eeve_axolotl.tokenizer.build import TokenizerSettings
+    from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
     tokenizer = read_yaml(EXAMPLES / model / "tokenizer.yml", TokenizerSettings)
     if (EXAMPLES / model / "corpus.yml").exists():  # the demos write their text themselves

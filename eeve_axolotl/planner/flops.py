@@ -22,7 +22,7 @@ def flops_per_token(shape: Shape, stage: Stage, training: Training) -> float:
     """
     counts = trained(shape, stage, training)
     linear = 2 * (shape.linear_parameters + counts.adapters)
-    attention = 2 * training.length * shape.attention_width * shape.layers
+    attention = 2 * training.step.sequence_len * shape.attention_width * shape.layers
     head = 2 * training.rows * shape.hidden
     total = linear + attention + head
     if stage.backward_through_layers:

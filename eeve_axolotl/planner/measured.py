@@ -22,14 +22,14 @@ def plan_against(
     measurements: dict[str, dict[str, dict]], gpu: GPU, utilisation: float, stages: Iterable[str]
 ) -> str:
     """The plan's errors for these stages, in a sentence: on this GPU, or else, of memory alone, on a CPU."""
-    here = {stage: measurements.get(gpu.name, {}).get(stage) for stage in stages}
-    here = {stage: each for stage, each in here.items() if each}
+    measured = measurements.get(gpu.name, {})
+    here = {stage: measured[stage] for stage in stages if measured.get(stage)}
     if here:
-        errors = [
+        said = [
             f"stage {stage} peak {_of_the_peak(each):+.1%}, time {_of_the_time(each, gpu, utilisation):+.0%}"
             for stage, each in here.items()
         ]
-        return f"Planned against measured on a {gpu.name} ({WHERE}): {'; '.join(errors)}."
+        return f"Planned against measured on a {gpu.name} ({WHERE}): {'; '.join(said)}."
     errors = [abs(_of_the_peak(each)) for each in measurements.get("cpu", {}).values()]
     return (
         f"Nothing was measured on a {gpu.name}: hours rest on the utilisation assumed. On a CPU, on a small model, the "

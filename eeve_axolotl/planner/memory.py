@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from eeve_axolotl.batch import OptimizerStep
 from eeve_axolotl.planner.shapes import Saved, Shape, saved_bytes
 from eeve_axolotl.stages import Layers, Rows, Stage
 
@@ -32,10 +33,7 @@ class Training:
 
     rows: int  # of the extended matrices, padding included
     base_rows: int  # ids below are old
-    micro_batch: int
-    length: int
-    accumulation: int
-    gpus: int
+    step: OptimizerStep
     dtype: torch.dtype = torch.bfloat16
     embeddings_dtype: torch.dtype = torch.bfloat16
     checkpointing: bool = False
@@ -46,9 +44,14 @@ class Training:
     shards: tuple[str, ...] = ()  # of weights, gradients, optimizer: what is spread over the GPUs
 
     @property
-    def tokens(self) -> int:
+    def gpus(self) -> int:
+        """How many GPUs train, one process each."""
+        return self.step.processes
+
+    @property
+    def micro_batch_tokens(self) -> int:
         """Tokens of a micro batch on one GPU."""
-        return self.micro_batch * self.length
+        return self.step.micro_batch * self.step.sequence_len
 
 
 @dataclass(frozen=True)
@@ -117,22 +120,22 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
         return total / training.gpus if what in training.shards else total
 
     embeddings = shape.embedding_parameters(training.rows, training.tied)
-    weights = shape.other * size + embeddings * of_embeddings
+    weights: float = shape.other * size + embeddings * of_embeddings
     if stage.internal_layers is Layers.QLORA:
         copies = 0 if training.tied else counts.embeddings  # a tied model's one copy is the adapter's own
         weights += shape.linear_parameters * NF4_BYTES + counts.adapters * 4 + copies * of_embeddings
     else:
         weights += shape.linear_parameters * size
 
-    in_bytes = counts.embeddings * of_embeddings + counts.adapters * 4 + counts.layers * size
+    in_bytes: float = counts.embeddings * of_embeddings + counts.adapters * 4 + counts.layers * size
     buckets = 2 if training.gpus > 1 and not training.shards else 1
     state = STATE_BYTES.get(training.optimizer)
     # bitsandbytes keeps the state of embeddings in 32 bits (see rows.freezing).
-    optimizer = (
+    states: float = (
         2 * in_bytes if state is None else state * (counts.total - counts.embeddings) + 8 * counts.embeddings
     )
 
-    tokens, layers, layer = training.tokens, shape.layers, saved.layer
+    tokens, layers, layer = training.micro_batch_tokens, shape.layers, saved.layer
     if stage.internal_layers is Layers.QLORA:
         layer += training.lora_rank * size * len(shape.linear) / layers
     logits = 0 if training.fused_loss else tokens * training.rows * BYTES_PER_LOGIT
@@ -149,7 +152,7 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
         peak = activations + max(logits, tokens * layer)
 
     weights, gradients = spread("weights", weights), spread("gradients", in_bytes * buckets)
-    optimizer = spread("optimizer", optimizer)
+    optimizer = spread("optimizer", states)
     return Memory(
         weights=weights,
         gradients=gradients,
@@ -164,4 +167,4 @@ def _frozen_layer(shape: Shape, training: Training) -> float:
     """What one layer holds while it is computed and nothing is kept: at most what a backward pass through it
     would need."""
     through = Stage("through", Rows.NEW, Rows.NONE, Layers.FROZEN)
-    return training.tokens * saved_bytes(shape.config, through, training.dtype).layer
+    return training.micro_batch_tokens * saved_bytes(shape.config, through, training.dtype).layer

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 from eeve_axolotl.planner import measured
+from eeve_axolotl.planner.estimate import RESERVED, Options, StageEstimate
 from eeve_axolotl.planner.memory import STATE_BYTES
-from eeve_axolotl.planner.plan import RESERVED, Options, StagePlan
+from eeve_axolotl.tables import plain_table
 
 
-def table(plans: list[StagePlan]) -> str:
+def table(estimates: list[StageEstimate]) -> str:
     """One column a stage, and one with the sums of tokens, FLOPs, hours and cost where there are several."""
+    trainings = [each.training for each in estimates]
     rows = [
-        ("stage", [each.stage.name for each in plans], "all"),
-        ("parameters trained", [f"{each.trained.total:,}" for each in plans], ""),
-        *_memory(plans),
-        ("fits", ["yes" if each.fits else "NO" for each in plans], ""),
-        ("micro_batch_size", [str(each.training.micro_batch) for each in plans], ""),
-        ("  largest that fits", [str(each.largest_micro_batch) for each in plans], ""),
-        ("gradient_accumulation_steps", [str(each.training.accumulation) for each in plans], ""),
-        ("gradient checkpointing", ["yes" if each.training.checkpointing else "no" for each in plans], ""),
-        ("steps", [f"{each.steps:,}" for each in plans], f"{sum(each.steps for each in plans):,}"),
-        _sum("tokens, M", [each.tokens / 1e6 for each in plans], 1),
-        _sum("PFLOPs", [each.flops / 1e15 for each in plans], 0),
-        _sum("hours", [each.hours for each in plans], 2),
-        _sum("GPU hours", [each.hours * each.training.gpus for each in plans], 1),
+        ("stage", [each.stage.name for each in estimates], "all"),
+        ("parameters trained", [f"{each.trained.total:,}" for each in estimates], ""),
+        *_memory(estimates),
+        ("fits", ["yes" if each.fits else "NO" for each in estimates], ""),
+        ("micro_batch_size", [str(each.step.micro_batch) for each in trainings], ""),
+        ("  largest that fits", [str(each.largest_micro_batch) for each in estimates], ""),
+        ("gradient_accumulation_steps", [str(each.step.accumulation) for each in trainings], ""),
+        ("gradient checkpointing", ["yes" if each.checkpointing else "no" for each in trainings], ""),
+        ("steps", [f"{each.steps:,}" for each in estimates], f"{sum(each.steps for each in estimates):,}"),
+        _sum("tokens, M", [each.tokens / 1e6 for each in estimates], 1),
+        _sum("PFLOPs", [each.flops / 1e15 for each in estimates], 0),
+        _sum("hours", [each.hours for each in estimates], 2),
+        _sum("GPU hours", [each.hours * each.training.gpus for each in estimates], 1),
     ]
-    if all(each.cost is not None for each in plans):
-        rows.append(_sum("cost", [each.cost for each in plans], 2))
-    cells = [[name, *values, *([total] if len(plans) > 1 else [])] for name, values, total in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
+    costs = [each.cost for each in estimates if each.cost is not None]
+    if len(costs) == len(estimates):
+        rows.append(_sum("cost", costs, 2))
+    cells = [[name, *values, *([total] if len(estimates) > 1 else [])] for name, values, total in rows]
+    return plain_table(cells, right=range(1, len(cells[0])))
 
 
-def _memory(plans: list[StagePlan]) -> list[tuple[str, list[str], str]]:
+def _memory(estimates: list[StageEstimate]) -> list[tuple[str, list[str], str]]:
     names = {
         "weights": "weights, GB",
         "gradients": "gradients, GB",
@@ -47,7 +43,7 @@ def _memory(plans: list[StagePlan]) -> list[tuple[str, list[str], str]]:
         "total": "peak of a GPU, GB",
     }
     return [
-        (name, [f"{getattr(each.memory, key) / 1e9:.2f}" for each in plans], "")
+        (name, [f"{getattr(each.memory, key) / 1e9:.2f}" for each in estimates], "")
         for key, name in names.items()
     ]
 
@@ -56,7 +52,7 @@ def _sum(name: str, values: list[float], digits: int) -> tuple[str, list[str], s
     return name, [f"{value:,.{digits}f}" for value in values], f"{sum(values):,.{digits}f}"
 
 
-def assumptions(plans: list[StagePlan], options: Options) -> str:
+def assumptions(estimates: list[StageEstimate], options: Options) -> str:
     """What the numbers rest on."""
     lines = [
         "",
@@ -67,10 +63,10 @@ def assumptions(plans: list[StagePlan], options: Options) -> str:
         "The peak is not the sum: logits and a layer made anew do not meet.",
         "Loading, saving, evaluation and traffic between GPUs take time that is not in it.",
         measured.plan_against(
-            measured.read(), options.gpu, options.utilisation, [each.stage.name for each in plans]
+            measured.read(), options.gpu, options.utilisation, [each.stage.name for each in estimates]
         ),
     ]
-    strange = sorted({each.training.optimizer for each in plans} - set(STATE_BYTES))
+    strange = sorted({each.training.optimizer for each in estimates} - set(STATE_BYTES))
     if strange:
         lines.append(f"The state of {', '.join(strange)} is taken for AdamW's.")
     if options.price_per_hour is not None:

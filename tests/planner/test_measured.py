@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks.freezing_methods import Shape
+from eeve_axolotl.batch import OptimizerStep
 from eeve_axolotl.planner import gpus, measured
 from eeve_axolotl.planner.memory import Training, memory
 from eeve_axolotl.planner.shapes import shape_of
@@ -24,10 +25,7 @@ def test_a_packaged_measurement_is_within_a_tenth_of_what_is_planned_today(devic
     training = Training(
         rows=shape.vocab,
         base_rows=shape.base,
-        micro_batch=settings["micro_batch"],
-        length=settings["length"],
-        accumulation=1,
-        gpus=1,
+        step=OptimizerStep(settings["length"], settings["micro_batch"], accumulation=1, processes=1),
         dtype=dtype,
         embeddings_dtype=dtype,
         checkpointing=settings["checkpointing"] and STAGES[int(stage)].backward_through_layers,

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.allocated import peak_bytes, qlora, standing_bytes
 from eeve_axolotl import rows
+from eeve_axolotl.batch import OptimizerStep
 from eeve_axolotl.planner.flops import flops_per_token
 from eeve_axolotl.planner.memory import Training, memory, trained
 from eeve_axolotl.planner.shapes import shape_of
@@ -18,10 +19,7 @@ BASE, ROWS = 1500, 2000
 TRAINING = Training(
     rows=ROWS,
     base_rows=BASE,
-    micro_batch=2,
-    length=128,
-    accumulation=1,
-    gpus=1,
+    step=OptimizerStep(sequence_len=128, micro_batch=2, accumulation=1, processes=1),
     dtype=torch.float32,
     embeddings_dtype=torch.float32,
     lora_rank=64,  # as the recipes have: on so narrow a model the adapters keep much
@@ -64,7 +62,7 @@ def test_the_planned_peak_is_what_is_allocated_within_a_tenth(number, checkpoint
     """What stands (weights, gradients, the optimiser's state), what a step adds to it (activations, logits), and
     the peak of both."""
     model, _, optimizer = prepared(number, checkpointing)
-    ids = torch.randint(0, ROWS, (TRAINING.micro_batch, TRAINING.length))
+    ids = torch.randint(0, ROWS, (TRAINING.step.micro_batch, TRAINING.step.sequence_len))
     step(model, optimizer, ids)  # gradients and state now exist, as in every later micro step
     added = peak_bytes(lambda: step(model, optimizer, ids))
     standing = standing_bytes(model, optimizer)
@@ -105,21 +103,23 @@ def test_flops_are_those_of_pytorchs_own_counter(number, checkpointing):
     model, _, _ = prepared(number, checkpointing)
     model.set_attn_implementation("eager")
     shape = shape_of(model.config.to_dict())
-    ids = torch.randint(0, ROWS, (TRAINING.micro_batch, TRAINING.length))
+    ids = torch.randint(0, ROWS, (TRAINING.step.micro_batch, TRAINING.step.sequence_len))
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, labels=ids).loss.backward()
-    training = dataclasses.replace(TRAINING, checkpointing=checkpointing, length=2 * TRAINING.length)
-    planned = flops_per_token(shape, STAGES[number], training) * TRAINING.tokens
+    twice = dataclasses.replace(TRAINING.step, sequence_len=2 * TRAINING.step.sequence_len)
+    training = dataclasses.replace(TRAINING, checkpointing=checkpointing, step=twice)
+    planned = flops_per_token(shape, STAGES[number], training) * TRAINING.micro_batch_tokens
     assert planned == pytest.approx(counter.get_total_flops(), rel=0.001)
 
 
 def test_sharding_divides_what_it_shards():
     shape = shape_of(small_model().config.to_dict())
-    whole = memory(shape, STAGES[5], dataclasses.replace(TRAINING, gpus=4))
+    step = dataclasses.replace(TRAINING.step, processes=4)
+    whole = memory(shape, STAGES[5], dataclasses.replace(TRAINING, step=step))
     spread = memory(
         shape,
         STAGES[5],
-        dataclasses.replace(TRAINING, gpus=4, shards=("weights", "gradients", "optimizer")),
+        dataclasses.replace(TRAINING, step=step, shards=("weights", "gradients", "optimizer")),
     )
     assert (spread.weights, spread.optimizer) == (whole.weights / 4, whole.optimizer / 4)
     assert spread.gradients == whole.gradients / 8  # and no buckets of DDP's

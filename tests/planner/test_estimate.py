@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.planner import gpus
-from eeve_axolotl.planner.plan import Options, check_fits, plan
+from eeve_axolotl.planner.estimate import Options, check_fits, estimate
 from tests.conftest import ROOT, tiny_llama
 
 SOLAR = ROOT / "examples"
@@ -45,7 +45,7 @@ def recipe(tmp_path):
 
 def test_the_papers_stage_five(monkeypatch):
     """8,960 new input rows and 40,960 output rows of 4,096; 400 steps of 1,048,576 tokens."""
-    (five,) = plan(SOLAR / "stage5.yml", H100S)
+    (five,) = estimate(SOLAR / "stage5.yml", H100S)
     assert five.trained.total == (8_960 + 40_960) * 4096
     assert five.tokens == 400 * 1_048_576
     assert five.memory.weights == 2 * (10_731_524_096 + 2 * 8_960 * 4096)
@@ -53,13 +53,13 @@ def test_the_papers_stage_five(monkeypatch):
 
 
 def test_a_stage_without_a_backward_pass_through_the_layers_costs_about_half():
-    (two,), (one,) = (plan(SOLAR / f"stage{number}.yml", H100S) for number in (2, 1))
+    (two,), (one,) = (estimate(SOLAR / f"stage{number}.yml", H100S) for number in (2, 1))
     assert one.flops / two.flops == pytest.approx(2.07, rel=0.02)  # forward and backward, to no frozen weight
 
 
 def test_hours_and_cost_follow_from_flops():
     options = Options(gpu=gpus.find("h100-80gb"), gpus=4, price_per_hour=2.0, utilisation=0.5)
-    (two,) = plan(SOLAR / "stage2.yml", options)
+    (two,) = estimate(SOLAR / "stage2.yml", options)
     assert two.hours == pytest.approx(two.flops / (4 * 989.4e12 * 0.5 * 3600))
     assert two.cost == pytest.approx(two.hours * 4 * 2.0)
 
@@ -67,23 +67,34 @@ def test_hours_and_cost_follow_from_flops():
 def test_the_papers_global_batch_on_any_number_of_gpus():
     for count, accumulation in ((1, 16), (2, 8), (4, 4), (8, 2)):
         options = Options(gpu=gpus.find("h100-80gb"), gpus=count, global_batch=256)
-        (each,) = plan(SOLAR / "stage4.yml", options)
-        assert each.training.accumulation == accumulation
+        (each,) = estimate(SOLAR / "stage4.yml", options)
+        assert each.training.step.accumulation == accumulation
         assert each.tokens == 400 * 1_048_576
 
 
 def test_a_recipes_own_global_batch_is_planned_as_it_will_be_trained(recipe):
     path = recipe(eeve={"stage": 5, "global_batch_size": 64}, gradient_accumulation_steps=None)
     for count, accumulation in ((1, 16), (2, 8), (8, 2)):
-        (each,) = plan(path, Options(gpu=gpus.find("h100-80gb"), gpus=count))
-        assert (each.training.accumulation, each.tokens) == (accumulation, 10 * 64 * 512)
+        (each,) = estimate(path, Options(gpu=gpus.find("h100-80gb"), gpus=count))
+        assert (each.training.step.accumulation, each.tokens) == (accumulation, 10 * 64 * 512)
     with pytest.raises(EEVEError, match=r"64 does not divide into 3 GPUs x micro_batch_size 4"):
-        plan(path, Options(gpu=gpus.find("h100-80gb"), gpus=3))
+        estimate(path, Options(gpu=gpus.find("h100-80gb"), gpus=3))
+
+
+def test_without_a_sequence_length_axolotls_own_is_planned(recipe):
+    """Axolotl's schema, which is what a run without `sequence_len` trains with, says 512."""
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+
+    axolotls = AxolotlInputConfig.model_fields["sequence_len"].default
+    (left_out,), (said,) = (estimate(recipe(sequence_len=each), H100S) for each in (None, axolotls))
+    assert left_out.training.step.sequence_len == axolotls == 512
+    assert (left_out.tokens, left_out.flops) == (10 * 8 * 4 * 512, said.flops)
+    assert left_out.memory == said.memory
 
 
 def test_a_schedule_is_planned_stage_by_stage(recipe):
     path = recipe(eeve={"stages": [1, {"stage": 2, "max_steps": 3}], "max_tokens": 8 * 512 * 8})
-    first, second = plan(path, H100S)
+    first, second = estimate(path, H100S)
     assert (first.stage.name, first.steps) == ("1", 2)  # 8 GPUs x 4 x 512 tokens a step
     assert (second.stage.name, second.steps) == ("2", 2)
     assert first.trained.total == second.trained.total == 100 * 32
@@ -91,7 +102,7 @@ def test_a_schedule_is_planned_stage_by_stage(recipe):
 
 def test_a_pipeline_is_planned_run_by_run(monkeypatch):
     monkeypatch.chdir(ROOT)
-    stages = plan("examples/pipeline.yml", H100S)
+    stages = estimate("examples/pipeline.yml", H100S)
     assert [each.stage.name for each in stages] == ["1", "2", "3", "4", "5", "6", "7"]
     assert {each.tokens for each in stages} == {400 * 1_048_576}
 
@@ -99,16 +110,16 @@ def test_a_pipeline_is_planned_run_by_run(monkeypatch):
 def test_tied_embeddings_count_once_until_they_are_untied(recipe, tmp_path):
     tiny_llama(500, tie_word_embeddings=True).config.save_pretrained(tmp_path / "base")
     with pytest.raises(EEVEError, match=r"ties them into one matrix; set `eeve.untie: true`"):
-        plan(recipe(), H100S)
-    (four,) = plan(recipe(eeve={"stage": 4}), H100S)
+        estimate(recipe(), H100S)
+    (four,) = estimate(recipe(eeve={"stage": 4}), H100S)
     assert four.trained.total == 600 * 32
     assert four.stage.backward_through_layers
-    (five,) = plan(recipe(eeve={"stage": 5, "untie": True}), H100S)
+    (five,) = estimate(recipe(eeve={"stage": 5, "untie": True}), H100S)
     assert five.trained.total == (100 + 600) * 32
 
 
 def test_a_chain_that_began_by_untying_stays_untied():
-    (two,) = plan(SOLAR / "qwen2.5-1.5b" / "stage2.yml", H100S)
+    (two,) = estimate(SOLAR / "qwen2.5-1.5b" / "stage2.yml", H100S)
     assert not two.stage.backward_through_layers and not two.training.tied
     assert two.memory.weights == 2 * (1_543_714_304 + 1536 * (151_936 + 2 * 8_960))
 
@@ -117,23 +128,23 @@ def test_what_cannot_be_planned_says_what_to_change(recipe):
     with pytest.raises(EEVEError, match=r"the GPU rtx-2 is not known; give one of a100-40gb"):
         gpus.find("rtx-2")
     with pytest.raises(EEVEError, match=r"yml: a global batch of 250 does not divide into 8 GPUs"):
-        plan(recipe(), Options(gpu=gpus.find("h100-80gb"), gpus=8, global_batch=250))
+        estimate(recipe(), Options(gpu=gpus.find("h100-80gb"), gpus=8, global_batch=250))
     with pytest.raises(EEVEError, match=r"does not say when stage 5 ends; set max_steps"):
-        plan(recipe(max_steps=None), H100S)
+        estimate(recipe(max_steps=None), H100S)
     with pytest.raises(EEVEError, match=r"not built yet; say how many tokens it will add with --new-tokens"):
-        plan(recipe(tokenizer_config="./nowhere"), H100S)
+        estimate(recipe(tokenizer_config="./nowhere"), H100S)
     with pytest.raises(EEVEError, match=r"the shape of some/model is not known here"):
-        plan(recipe(base_model="some/model"), H100S)
+        estimate(recipe(base_model="some/model"), H100S)
     with pytest.raises(EEVEError, match=r"without saying their rank; set lora_r"):
-        plan(recipe(eeve={"stage": 7}), H100S)
+        estimate(recipe(eeve={"stage": 7}), H100S)
 
 
 def test_what_does_not_fit_names_the_key_that_helps(recipe):
     large = Options(gpu=gpus.find("a100-40gb"), gpus=1)
     with pytest.raises(EEVEError, match=r"stage 4 .* needs .* GB of the 38.0 GB .*; set micro_batch_size: 4"):
-        check_fits(plan(SOLAR / "stage4.yml", large), large)
+        check_fits(estimate(SOLAR / "stage4.yml", large), large)
     with pytest.raises(EEVEError, match=r"set gradient_checkpointing: true"):
-        check_fits(plan(recipe(sequence_len=30_000_000, micro_batch_size=1), large), large)
+        check_fits(estimate(recipe(sequence_len=30_000_000, micro_batch_size=1), large), large)
 
 
 def test_the_command_prints_a_column_a_stage_and_fails_where_one_does_not_fit():
