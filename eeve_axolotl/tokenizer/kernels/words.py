@@ -77,7 +77,7 @@ def utf8_size(text):
             more += np.uint32(character >= 0x80)
             more += np.uint32(character >= 0x800)
             more += np.uint32(character >= 0x10000)
-        size += np.int64(more)
+        size += int(more)
     return size
 
 
