@@ -85,6 +85,21 @@ def test_only_rooms_that_know_axolotl_import_it():
     }
 
 
+def test_rooms_that_do_not_know_axolotl_have_no_config_of_it():
+    """Its config is called `cfg` everywhere, as Axolotl calls it."""
+    assert not {
+        module
+        for module in modules()
+        if ROOMS[room(module)].knows == "no"
+        for node in ast.walk(tree(module))
+        if (isinstance(node, ast.arg) and node.arg == "cfg")
+        or (
+            isinstance(node, ast.Name | ast.Attribute)
+            and getattr(node, "id", getattr(node, "attr", "")) == "cfg"
+        )
+    }
+
+
 def test_rooms_that_do_not_know_axolotl_do_not_reach_it_through_others():
     knowing = {module for module in modules() if ROOMS[room(module)].knows == "yes"}
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-import eeve_axolotl
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import replacing, write_json
 from eeve_axolotl.logs import logger
@@ -28,6 +27,7 @@ from eeve_axolotl.tokenizer.select import select
 from eeve_axolotl.tokenizer.settings import WHERE_AND_HOW, TokenizerSettings
 from eeve_axolotl.tokenizer.token_counts import count_tokens, unreachable
 from eeve_axolotl.tokenizer.words import word_splitter
+from eeve_axolotl.version import __version__
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -158,7 +158,7 @@ def _manifest(settings: TokenizerSettings, learned: _Learned, verified: _Verifie
         "unreachable": verified.unreachable,
         "sentencepiece": verified.sentencepiece is not None,
         "also_changed": sharing(selection.fragments, table.splitter),
-        "versions": {"eeve_axolotl": eeve_axolotl.__version__, "tokenizers": version("tokenizers")},
+        "versions": {"eeve_axolotl": __version__, "tokenizers": version("tokenizers")},
         "counts": selection.counts,
     }
 
