@@ -112,6 +112,7 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
 
     Sharding (FSDP2, ZeRO) divides what it shards by the GPUs; the layer that is gathered is not counted.
     """
+    # long: a third of it is the docstring, which is the formula term by term.
     saved = saved or saved_bytes(shape.config, stage, training.dtype)
     size, of_embeddings = training.dtype.itemsize, training.embeddings_dtype.itemsize
     counts = trained(shape, stage, training)

@@ -121,6 +121,7 @@ class RowsModule(nn.Module):
     # nn.Module keeps parameters in `_parameters`, so these properties shadow reading only.
     @property
     def weight(self) -> torch.Tensor | None:
+        """The matrix, (rows, hidden), as other code reads it: a gradient to it reaches the trained rows."""
         # transformers ties by assigning one module's weight to the other, which needs the Parameter itself;
         # while the model's forward runs nothing is tied, and the flag is down (see freeze).
         return self.whole("weight") if self._rows_tied else self.exposed("weight")
@@ -204,6 +205,7 @@ class RowsEmbedding(RowsModule, nn.Embedding):  # type: ignore[misc]  # nn.Modul
     """An embedding table of which the rows [start, stop) train; no gradient exists for the others."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Look up ids of any shape: their rows, with the hidden size as one more dimension."""
         start, _ = self._rows_range
         return _Lookup.apply(input, self.whole(), self.trained_rows, start, self.padding_idx)
 
@@ -213,9 +215,11 @@ class RowsHead(RowsModule, nn.Linear):  # type: ignore[misc]  # nn.Module keeps 
 
     @property
     def bias(self) -> torch.Tensor | None:  # type: ignore[override]  # as `weight`
+        """The bias, (rows,), as `weight`; None where the head has none."""
         return self.exposed("bias")
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Turn hidden states, (..., hidden), into logits, (..., rows)."""
         return _Project.apply(
             input,
             self.whole("weight"),
