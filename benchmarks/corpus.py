@@ -46,7 +46,8 @@ def records(name: str) -> Iterator[dict]:
 
 def make_tokenizer(directory: Path) -> str:
     """SOLAR's tokenizer, extended with the Korean text."""
-    from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+    from eeve_axolotl.tokenizer.build import build
+    from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
     wanted = {
         "base": "mistral_common:tokenizer.model.v1",
@@ -119,7 +120,7 @@ def build(wanted: dict) -> dict:
 
 def build_here() -> None:
     """The process of `build`."""
-    from eeve_axolotl.corpus.pipeline import build
+    from eeve_axolotl.corpus.build import build
     from eeve_axolotl.corpus.settings import CorpusSettings
 
     wanted, begin = CorpusSettings(**json.load(sys.stdin)), time.perf_counter()

@@ -163,7 +163,8 @@ def write_base_tokenizer() -> None:
 
 def extend_tokenizer() -> None:
     """The extended tokenizer, from the Korean text to choose from."""
-    from eeve_axolotl.tokenizer.build import TokenizerSettings, build
+    from eeve_axolotl.tokenizer.build import build
+    from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
     build(
         TokenizerSettings(
@@ -272,7 +273,7 @@ def arm(seed: int, rule: str, steps: int) -> dict:
 
 def choose(seed: int, rule: str, output: str) -> None:
     """Half of the corpus by `rule`; what is measured on does not leak into it."""
-    from eeve_axolotl.corpus.pipeline import build
+    from eeve_axolotl.corpus.build import build
     from eeve_axolotl.corpus.settings import CorpusSettings
 
     mix = {

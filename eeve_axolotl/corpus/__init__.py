@@ -1,5 +1,5 @@
 """From raw text to a training corpus in which the new tokens are seen often enough (paper 3.1; card, step 8).
 
-`pipeline.build` is the whole of it; each module beside it does one thing and can be used alone:
+`build.build` is the whole of it; each module beside it does one thing and can be used alone:
 `filters`, `perplexity`, `duplicates`, `counts` (new tokens per document), `choose` (which documents).
 """

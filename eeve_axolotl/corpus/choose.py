@@ -8,10 +8,10 @@ count, and draw the rest of the budget as it comes.
 Coverage of a choice is the weighted mean over tokens of min(1, occurrences / goal). A token's goal is the
 target, or all that the corpus holds if that is less; its weight is 1 / goal, so that a token which can be
 had 20 times counts for more than one that can be had 200 times. That is a monotone submodular function,
- so the greedy choice by gain per byte is close to the best that the budget can buy;
-documents are taken in passes with a falling threshold (Badanidiyuru and Vondrak 2014), each pass taking
-whatever gains at least `1 - STEP` of the best. Bounds from earlier passes tell which blocks of documents
-cannot, so most blocks are not read again. In memory: a few numbers per document and per token.
+so the greedy choice by gain per byte is close to the best that the budget can buy. Documents are taken in
+passes with a falling threshold (Badanidiyuru and Vondrak 2014): each pass takes whatever gains at least
+`1 - STEP` of the best. Bounds from earlier passes tell which blocks hold no such document, so most blocks
+are not read again. In memory: a few numbers per document and per token.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def fill(order: np.ndarray, cost: np.ndarray, budget: float) -> np.ndarray:
 
 def density(counts: Counts) -> np.ndarray:
     """New tokens among all tokens of each document, 0 to 1: the paper's measure as we read it."""
-    return counts.new_tokens / np.maximum(counts.tokens, 1)
+    return np.divide(counts.new_tokens, np.maximum(counts.tokens, 1))
 
 
 def natural(members: np.ndarray, keys: np.ndarray, cost: np.ndarray, budget: float) -> Choice:
@@ -185,7 +185,11 @@ class _Problem:
             if best <= 0:
                 break
             threshold = (1 - STEP) * best if np.isfinite(best) else np.inf
-            for block in self.counts.blocks(lambda start, end: bound[start:end].max() >= threshold):  # noqa: B023
+
+            def may_hold_one(start: int, end: int, least: float = threshold) -> bool:
+                return bool(bound[start:end].max() >= least)
+
+            for block in self.counts.blocks(may_hold_one):
                 here = slice(block.start, block.start + len(block))
                 gain = self._gain(block, missing, worth) / self.cost[here]
                 bound[here] = np.minimum(bound[here], gain)

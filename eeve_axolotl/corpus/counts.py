@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import writing
 from eeve_axolotl.tokenizer.spelling import spelling_of
 
-BLOCK = 2048  # documents in a block: what is in memory at a time
+BLOCK = 2048  # documents in a block: what the choice has in memory at a time
 
 SCHEMA = pa.schema(
     [
@@ -73,7 +75,8 @@ class TokenCounter:
         """The new tokens in the order of their ids, spelled as for a person: ▁ for the space before a word."""
         read, added = spelling_of(json.loads(self._tokenizer.to_str())).read, self._added
         tokens = map(self._tokenizer.id_to_token, range(self.base_vocab_size, self.vocab_size))
-        return [token if token in added else read(token) for token in tokens]
+        # A vocabulary may leave an id out; there is nothing to show then.
+        return [token if token in added else read(token) for token in (token or "" for token in tokens)]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
@@ -137,7 +140,8 @@ class Counts:
 
     def __init__(self, files: Sequence[str | Path], memory: int):
         self.files = [str(file) for file in files]
-        self._memory, self._held, self._kept = memory, 0, OrderedDict()
+        self._memory, self._held = memory, 0
+        self._kept: OrderedDict[tuple[int, int, int], Block] = OrderedDict()
         self._places: list[tuple[int, int, int]] = []  # file, row group, first document
         sizes, self.first = [], [0]
         for number, file in enumerate(self.files):
@@ -164,7 +168,7 @@ class Counts:
         """Number of documents."""
         return self.first[-1]
 
-    def blocks(self, wanted=None) -> Iterator[Block]:
+    def blocks(self, wanted: Callable[[int, int], bool] | None = None) -> Iterator[Block]:
         """The blocks in order; with `wanted`, a function of (start, end), only those for which it is true."""
         ends = [*(start for _, _, start in self._places[1:]), len(self)]
         for place, end in zip(self._places, ends, strict=False):
@@ -195,12 +199,12 @@ class Counts:
     def total(self, chosen: np.ndarray, new_tokens: int) -> np.ndarray:
         """Occurrences of each new token in the documents for which `chosen` (bool per document) is true."""
         total = np.zeros(new_tokens)
-        for block in self.blocks(lambda start, end: chosen[start:end].any()):
+        for block in self.blocks(lambda start, end: bool(chosen[start:end].any())):
             total += block.total(chosen[block.start : block.start + len(block)], new_tokens)
         return total.astype(np.int64)
 
 
-def write_counts(path: str | Path, counter: TokenCounter, documents: Iterable[dict]) -> None:
+def write_counts(path: str | Path, counter: TokenCounter, documents: Iterable[dict[str, Any]]) -> None:
     """Count every document into the file `path`, block by block.
 
     Args:
@@ -208,10 +212,13 @@ def write_counts(path: str | Path, counter: TokenCounter, documents: Iterable[di
         counter: the extended tokenizer.
         documents: each with `text`, `row`, `group`, `held_out` and `key`.
     """
-    path = Path(path)
-    beside = path.with_name(path.name + ".partial")
-    batch, waiting, rows = [], [], 0
-    with pq.ParquetWriter(beside, SCHEMA, compression="zstd") as writer:
+    batch: list[dict[str, Any]] = []
+    waiting: list[pa.Table] = []
+    rows = 0
+    with (
+        writing(Path(path)) as unfinished,
+        pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer,
+    ):
 
         def count() -> None:
             columns = counter.count([document["text"] for document in batch])
@@ -234,4 +241,3 @@ def write_counts(path: str | Path, counter: TokenCounter, documents: Iterable[di
         if batch:
             count()
         flush()
-    os.replace(beside, path)

@@ -15,9 +15,8 @@ import xxhash
 
 from eeve_axolotl.corpus.text import n_gram_hashes, word_hashes
 
-LEAK_WORDS = (
-    13  # consecutive words that two texts do not share by chance (the n-gram of GPT-3's overlap test)
-)
+# Consecutive words that two texts do not share by chance: the n-gram of GPT-3's overlap test.
+LEAK_WORDS = 13
 LEAK_LINE = 6  # a line of fewer words than that counts as a whole, from this many words on
 
 
@@ -36,11 +35,14 @@ def line_hashes(text: str, shortest: int) -> np.ndarray:
 def frequent(files: Sequence[Path], least: int, parts: int = 16) -> np.ndarray:
     """The hashes whose counts over all `files` add up to `least` or more, sorted.
 
-    Each file is an .npz of a sorted array `hashes` and its `times`. A sixteenth of the range of hashes is
-    in memory at a time.
+    Args:
+        files: paths without an ending. Beside each there are two arrays of one length: `.hashes.npy`
+            (uint64, sorted) and `.times.npy` (int64), in how many documents each line occurs.
+        least: how often a line must occur.
+        parts: the range of hashes is taken in so many parts, one of them in memory at a time.
     """
     found = []
-    bounds = [int(i * 2**64 / parts) for i in range(1, parts)]
+    bounds = [i * 2**64 // parts for i in range(1, parts)]
     loaded = [(np.load(file.with_suffix(".hashes.npy"), mmap_mode="r"), file) for file in files]
     for part in range(parts):
         pieces, times = [], []
@@ -61,7 +63,8 @@ def contains(sorted_hashes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if not len(sorted_hashes):
         return np.zeros(len(wanted), bool)
     at = np.minimum(np.searchsorted(sorted_hashes, wanted), len(sorted_hashes) - 1)
-    return sorted_hashes[at] == wanted
+    found: np.ndarray = sorted_hashes[at] == wanted
+    return found
 
 
 def without_lines(text: str, boilerplate: np.ndarray, shortest: int) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import regex
-from datatrove.data import Document
+from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.filters import GopherRepetitionFilter
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.filters.gopher_repetition_filter import find_duplicates
@@ -21,7 +22,7 @@ from eeve_axolotl.corpus.text import WORDS, n_gram_hashes, word_hashes
 
 
 @functools.cache
-def _letters_of(scripts: tuple[str, ...]) -> regex.Pattern:
+def _letters_of(scripts: tuple[str, ...]) -> regex.Pattern[str]:
     return regex.compile("[" + "".join(rf"\p{{Script={script}}}" for script in scripts) + "]")
 
 
@@ -51,7 +52,7 @@ class ScriptFilter(BaseFilter):
         super().__init__()
         self.scripts, self.share = tuple(scripts), share
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def filter(self, doc: DatatroveDocument) -> bool | tuple[bool, str]:
         """Whether `doc` is kept, with the reason if not."""
         return script_share(doc.text, self.scripts) >= self.share or (False, "few letters of its script")
 
@@ -65,7 +66,7 @@ class LengthFilter(BaseFilter):
         super().__init__()
         self.characters = characters
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def filter(self, doc: DatatroveDocument) -> bool | tuple[bool, str]:
         """Whether `doc` is kept, with the reason if not."""
         return len(doc.text) >= self.characters or (False, "too short")
 
@@ -92,7 +93,7 @@ class StopwordFilter(BaseFilter):
         hits = sum(word in self.stopwords or (bool(endings) and word.endswith(endings)) for word in words)
         return hits / len(words) if words else 0.0
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def filter(self, doc: DatatroveDocument) -> bool | tuple[bool, str]:
         """Whether `doc` is kept, with the reason if not."""
         return self.share(doc.text) >= self.ratio or (False, "few stopwords")
 
@@ -110,7 +111,7 @@ class FragmentFilter(BaseFilter):
         super().__init__()
         self.short_lines, self.short, self.unfinished, self.lines = short_lines, short, unfinished, lines
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def filter(self, doc: DatatroveDocument) -> bool | tuple[bool, str]:
         """Whether `doc` is kept, with the reason if not."""
         lines = [line.strip() for line in doc.text.split("\n")]
         lines = [line for line in lines if line]
@@ -136,15 +137,16 @@ class RepetitionFilter(GopherRepetitionFilter):
     def __init__(self, short: int = 50):
         super().__init__(language=WORDS)
         self.short = short
-        self._all_top_n_grams = self.top_n_grams
+        self._all_top_n_grams: Sequence[tuple[int, float]] = self.top_n_grams
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def filter(self, doc: DatatroveDocument) -> bool | tuple[bool, str]:
         """Whether `doc` is kept, with the reason if not."""
         words = WORDS.word_tokenize(doc.text)
         self.top_n_grams = self._all_top_n_grams if len(words) >= self.short else ()
         if not self._may_repeat(doc.text, words):
             return True
-        return super().filter(doc)
+        answer: bool | tuple[bool, str] = super().filter(doc)
+        return answer
 
     def _may_repeat(self, text: str, words: list[str]) -> bool:
         """False only if no rule can apply, from upper bounds on what the rules measure."""
@@ -177,4 +179,4 @@ class RepetitionFilter(GopherRepetitionFilter):
         covered = np.zeros(len(words), bool)
         for offset in range(shortest):
             covered[repeated + offset] = True
-        return lengths[covered].sum() > min(share for _, share in self.dup_n_grams) * len(text)
+        return bool(lengths[covered].sum() > min(share for _, share in self.dup_n_grams) * len(text))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
+from eeve_axolotl.corpus.settings import CorpusSettings, GroupSettings, columns_of
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.sources import DatasetShard, Document, Shard, Source
-
-if TYPE_CHECKING:
-    from eeve_axolotl.corpus.settings import CorpusSettings, GroupSettings
+from eeve_axolotl.sources import Document, Shard, Source
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class Piece:
     """One task's input: a shard of a source of the group `group` (its number in the mix)."""
 
     group: int
-    shard: Shard | DatasetShard
+    shard: Shard
 
 
 def pieces(settings: CorpusSettings) -> list[Piece]:
@@ -37,11 +34,6 @@ def _for_group(source: Source, group: GroupSettings) -> Source:
     if group.template is None:
         return source
     return source.model_copy(update={"columns": columns_of(group.template)[:1]})
-
-
-def columns_of(template: str) -> list[str]:
-    """The columns that a template names in braces. Raises ValueError if it is no template."""
-    return [name for _, name, _, _ in string.Formatter().parse(template) if name]
 
 
 def read_piece(piece: Piece, group: GroupSettings) -> Iterator[Document]:
@@ -73,6 +65,6 @@ def texts_of(sources: list[Source]) -> Iterator[str]:
                 yield document.text
 
 
-def identity(piece: Piece) -> list:
+def identity(piece: Piece) -> list[Any]:
     """What a step's result depends on of a piece: the source, and of a file its size and time of change."""
     return [piece.group, *piece.shard.identity()]

@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json
+from eeve_axolotl.files import read_json, read_json_if_there
 from eeve_axolotl.records import CORPUS_MANIFEST
+
+Manifest = dict[str, Any]  # as JSON has it
 
 
 def tokenizer_identity(directory: str | Path) -> str:
@@ -20,7 +23,7 @@ def tokenizer_identity(directory: str | Path) -> str:
     """
     file = Path(directory) / "tokenizer.json"
     if file.is_file():
-        state = json.loads(file.read_text(encoding="utf-8"))
+        state = read_json(file)
     else:
         from transformers import AutoTokenizer
 
@@ -39,20 +42,13 @@ def tokenizer_identity(directory: str | Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_manifest(directory: str | Path) -> dict | None:
+def read_manifest(directory: str | Path) -> Manifest | None:
     """The manifest of the corpus in `directory`, None if that is no corpus of ours.
 
     Raises EEVEError for a manifest that cannot be read.
     """
-    path = Path(directory) / CORPUS_MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise EEVEError(
-            f"{path} is not a corpus manifest ({error}); build the corpus again with `axolotl eeve corpus`"
-        ) from None
+    manifest: Manifest | None = read_json_if_there(Path(directory) / CORPUS_MANIFEST)
+    return manifest
 
 
 def check_tokenizer(corpus: str | Path, tokenizer: str | Path) -> None:
@@ -65,7 +61,7 @@ def check_tokenizer(corpus: str | Path, tokenizer: str | Path) -> None:
         )
 
 
-def check_recipe(cfg: Mapping) -> None:
+def check_recipe(cfg: Mapping[str, Any]) -> None:
     """Check every corpus of ours that an Axolotl config trains or evaluates on: its tokenizer and its length.
 
     Raises EEVEError with what to change.
@@ -77,17 +73,17 @@ def check_recipe(cfg: Mapping) -> None:
             for corpus in _corpora(entry):
                 if tokenizer and Path(tokenizer).is_dir():
                     check_tokenizer(corpus, tokenizer)
-                _check_length(cfg, read_manifest(corpus), corpus, key)
+                _check_length(cfg, read_json(corpus / CORPUS_MANIFEST), corpus, key)
 
 
-def _corpora(entry: Mapping | str) -> list[Path]:
+def _corpora(entry: Mapping[str, Any] | str) -> list[Path]:
     """The directories with a manifest at or above the paths of a dataset entry."""
     if isinstance(entry, str):
         paths = [entry]
     else:
         files = entry.get("data_files") or []
-        paths = [entry.get("path"), *([files] if isinstance(files, str) else files)]
-    found = []
+        paths = [entry.get("path") or "", *([files] if isinstance(files, str) else files)]
+    found: list[Path] = []
     for path in filter(None, paths):
         for directory in (Path(path), *list(Path(path).parents)[:2]):
             if (directory / CORPUS_MANIFEST).is_file() and directory not in found:
@@ -95,7 +91,7 @@ def _corpora(entry: Mapping | str) -> list[Path]:
     return found
 
 
-def _check_length(cfg: Mapping, manifest: dict, corpus: Path, key: str) -> None:
+def _check_length(cfg: Mapping[str, Any], manifest: Manifest, corpus: Path, key: str) -> None:
     length = cfg.get("sequence_len")
     factor = 1 if key == "pretraining_dataset" else 64
     if length and factor * length - 2 < manifest["longest_record"]:

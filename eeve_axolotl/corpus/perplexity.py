@@ -8,16 +8,17 @@ encodings, number columns, keyword heaps and other languages, and no more than t
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from datatrove.data import Document
+from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from eeve_axolotl.corpus.text import n_gram_hashes
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import writing
 
 ORDER = 5  # characters of an n-gram; a Hangul character is a syllable, so this spans a word or two
 LOOK = 2000  # characters of a document that are scored; more changes little and costs time
@@ -80,9 +81,9 @@ class CharacterModel:
     def save(self, path: str | Path) -> None:
         """Write the model to the .npz file `path`."""
         arrays = {f"{name}{n}": array for n, order in enumerate(self.orders) for name, array in order.items()}
-        beside = Path(path).with_name(Path(path).name + ".partial.npz")
-        np.savez(beside, characters=self.characters, order=len(self.orders), **arrays)
-        os.replace(beside, path)
+        arrays |= {"characters": np.array(self.characters), "order": np.array(len(self.orders))}
+        with writing(Path(path)) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy: a name may be that of savez's own argument
 
     @classmethod
     def load(cls, path: str | Path) -> CharacterModel:
@@ -121,8 +122,8 @@ class KenLM:
                 "the perplexity filter names a KenLM model, but kenlm is not installed; "
                 "`pip install 'eeve-axolotl[kenlm]'`, or give `good_text` instead"
             ) from None
-        for file in filter(None, (path, sentencepiece)):
-            if not Path(file).is_file():
+        for file in (path, sentencepiece):
+            if file and not Path(file).is_file():
                 raise EEVEError(f"{file} (perplexity filter) does not exist; give the path of the model")
         try:
             self._model = kenlm.Model(str(path))
@@ -154,14 +155,15 @@ class PerplexityFilter(BaseFilter):
 
     name = "perplexity"
 
-    def __init__(self, load, maximum: float):
+    def __init__(self, load: Callable[[], CharacterModel | KenLM], maximum: float):
         super().__init__()
-        self.load, self.maximum, self._model = load, maximum, None
+        self.load, self.maximum = load, maximum
+        self._model: CharacterModel | KenLM | None = None
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def filter(self, doc: DatatroveDocument) -> bool | tuple[bool, str]:
         """Whether `doc` is kept, with the reason if not."""
         if self._model is None:
             self._model = self.load()

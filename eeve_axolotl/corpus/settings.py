@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+import string
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from eeve_axolotl.corpus.inputs import columns_of
 from eeve_axolotl.corpus.languages import LANGUAGES
 from eeve_axolotl.settings import Settings
 from eeve_axolotl.sources import Source
@@ -19,6 +19,11 @@ def amount(value: Any) -> Any:
     """`6.7GB`, `400M` or `1e9` as an integer; anything else is left for pydantic to judge."""
     match = re.fullmatch(r"\s*([\d_.]+(?:e\d+)?)\s*([kmgt]?)b?\s*", str(value), re.IGNORECASE)
     return round(float(match[1]) * _UNITS[match[2].lower()]) if match else value
+
+
+def columns_of(template: str) -> list[str]:
+    """The columns that a template names in braces. Raises ValueError if it is no template."""
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name]
 
 
 class PerplexitySettings(Settings):
@@ -142,6 +147,11 @@ class BudgetSettings(Settings):
             raise ValueError("give exactly one of bytes, tokens and share")
         return self
 
+    @property
+    def unit(self) -> str:
+        """What is counted: tokens or bytes."""
+        return "tokens" if self.tokens else "bytes"
+
 
 class ChooseSettings(Settings):
     """What the rule `coverage` aims at."""
@@ -197,6 +207,11 @@ class OutputSettings(Settings):
     `completion`, and of more than sequence_len under streaming pretraining. Longer documents are cut into
     several at a line or a blank, so that no text is lost."""
 
+    @property
+    def longest_record(self) -> int:
+        """Tokens that Axolotl takes from one record before it truncates, less bos and eos."""
+        return (64 if self.read_as == "completion" else 1) * self.sequence_len - 2
+
 
 class ExecutorSettings(Settings):
     """Where the work is done, by datatrove's executors."""
@@ -214,7 +229,7 @@ class ExecutorSettings(Settings):
     """Further arguments of datatrove's executor, e.g. partition and time for Slurm."""
 
 
-class StageSettings(Settings):
+class RecipeSettings(Settings):
     """For the report: how many tokens the recipes will train on."""
 
     recipes: list[str] = Field(default=[])
@@ -257,7 +272,7 @@ class CorpusSettings(Settings):
     held_out: HeldOutSettings = HeldOutSettings()
     write: OutputSettings = OutputSettings()
     executor: ExecutorSettings = ExecutorSettings()
-    stages: StageSettings = StageSettings()
+    stages: RecipeSettings = RecipeSettings()
 
     @model_validator(mode="after")
     def _shares(self) -> CorpusSettings:

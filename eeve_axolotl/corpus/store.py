@@ -1,18 +1,21 @@
-"""Documents between two steps: Parquet files written beside and moved into place, read a block at a time."""
+"""Documents between two steps: Parquet files that are whole or not there, a part of them in memory at a time."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eeve_axolotl.files import read_json
+from eeve_axolotl.files import read_json, writing
 
-BLOCK = 1024  # documents that are in memory at a time
+AT_A_TIME = 1024  # documents that are in memory
+
+Record = dict[str, Any]  # a row: what its values are, its schema says
 
 DOCUMENTS = pa.schema(
     [
@@ -30,37 +33,40 @@ class Writer:
 
     def __init__(self, path: str | Path, schema: pa.Schema):
         self.path, self.schema = Path(path), schema
-        self._beside = self.path.with_name(self.path.name + ".partial")
-        self._rows: list[dict] = []
+        self._open, self._rows = ExitStack(), list[Record]()
 
-    def __enter__(self) -> Writer:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(self._beside, self.schema, compression="zstd")
+    def __enter__(self) -> Self:
+        unfinished = self._open.enter_context(writing(self.path))
+        file = pq.ParquetWriter(unfinished, self.schema, compression="zstd")
+        self._file = self._open.enter_context(file)
         return self
 
-    def write(self, row: dict) -> None:
+    def write(self, row: Record) -> None:
         """Add one row."""
         self._rows.append(row)
-        if len(self._rows) == BLOCK:
+        if len(self._rows) == AT_A_TIME:
             self._flush()
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self.schema))
+            self._file.write_table(pa.Table.from_pylist(self._rows, schema=self.schema))
             self._rows = []
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if kind is None:
             self._flush()
-        self._writer.close()
-        if kind is None:
-            os.replace(self._beside, self.path)
+        self._open.__exit__(kind, error, traceback)  # the file is closed, then has its name
 
 
-def rows(path: str | Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, a block in memory at a time."""
+def records(path: str | Path, columns: list[str] | None = None) -> Iterator[Record]:
+    """The rows of a Parquet file in order, or the `columns` of them."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BLOCK, columns=columns):
+        for batch in file.iter_batches(AT_A_TIME, columns=columns):
             yield from batch.to_pylist()
 
 
@@ -69,7 +75,7 @@ class Tally:
 
     EXAMPLES, LENGTH = 3, 160
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seen: dict[str, dict[str, list[int]]] = {}
         self.examples: dict[str, list[str]] = {}
 
@@ -83,7 +89,7 @@ class Tally:
             if len(examples) < self.EXAMPLES:
                 examples.append(" ".join(example.split())[: self.LENGTH])
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """For `write_json`."""
         return {"seen": self.seen, "examples": self.examples}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eeve_axolotl.corpus.settings import CorpusSettings
-from eeve_axolotl.corpus.store import rows
+from eeve_axolotl.corpus.store import records
 from tests.conftest import extended
 
 SYLLABLES = [chr(code) for code in range(0xAC00, 0xD7A4, 23)]
@@ -107,4 +107,4 @@ def settings(sources, tokenizer_directory, tmp_path):
 
 
 def texts(output: Path, split: str) -> list[str]:
-    return [row["text"] for file in sorted((output / split).glob("*.parquet")) for row in rows(file)]
+    return [row["text"] for file in sorted((output / split).glob("*.parquet")) for row in records(file)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eeve_axolotl.corpus import pipeline
+from eeve_axolotl.corpus import build as corpus
 from tests.conftest import tiny_llama
 from tests.corpus.conftest import make_settings, texts
 
@@ -64,7 +64,7 @@ def tokens_of(documents: list[str], tokenizer: Path) -> list[list[int]]:
 def test_completion_reads_every_document_whole_and_ends_it_with_eos(
     sources, tokenizer_directory, model, tmp_path
 ):
-    output = pipeline.build(make_settings(sources, tokenizer_directory, tmp_path))
+    output = corpus.build(make_settings(sources, tokenizer_directory, tmp_path))
     data = {"path": str(output), "type": "completion"}
     train, held_out = prepared(
         tmp_path,
@@ -85,7 +85,7 @@ def test_completion_loses_no_token_of_documents_longer_than_the_context(
 ):
     """sequence_len 16: Axolotl reads up to 1,024 tokens of a record, in chunks of 16."""
     wanted = {"shards": 2, "sequence_len": 16}
-    output = pipeline.build(make_settings(sources, tokenizer_directory, tmp_path, write=wanted))
+    output = corpus.build(make_settings(sources, tokenizer_directory, tmp_path, write=wanted))
     data = [{"path": str(output), "type": "completion", "split": "train"}]
     train, _ = prepared(tmp_path, model, tokenizer_directory, datasets=data, sequence_len=16)
     expected = tokens_of(texts(output, "train"), tokenizer_directory)
@@ -101,7 +101,7 @@ def test_streaming_packs_every_document_whole_and_ends_it_with_eos(
     sources, tokenizer_directory, model, tmp_path
 ):
     wanted = {"shards": 2, "sequence_len": 128, "read_as": "streaming"}
-    output = pipeline.build(make_settings(sources, tokenizer_directory, tmp_path, write=wanted))
+    output = corpus.build(make_settings(sources, tokenizer_directory, tmp_path, write=wanted))
     stream, _ = prepared(
         tmp_path,
         model,
@@ -124,7 +124,7 @@ def test_a_corpus_made_again_in_the_same_place_is_not_read_from_a_cache(
     from datasets import load_dataset
 
     for seed in (0, 1):
-        output = pipeline.build(
+        output = corpus.build(
             make_settings(sources, tokenizer_directory, tmp_path, seed=seed, overwrite=True)
         )
         assert load_dataset(str(output), split="train")["text"] == texts(output, "train")

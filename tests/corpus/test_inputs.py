@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eeve_axolotl.corpus import pipeline
+from eeve_axolotl.corpus import build as corpus
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.sources import Source
 from tests.corpus.conftest import Maker, make_settings, texts
@@ -66,7 +66,7 @@ def test_a_dataset_gives_the_same_corpus_as_its_files(dataset, tokenizer_directo
         (tmp_path / name).mkdir()
         mix = {"korean": {"share": 1, "language": "ko", "rule": "coverage", "sources": [keys]}}
         settings = make_settings(directory, tokenizer_directory, tmp_path / name, mix=mix)
-        output = pipeline.build(settings)
+        output = corpus.build(settings)
         made.append((texts(output, "train"), texts(output, "held_out")))
     assert made[0] == made[1] and min(map(len, made[0])) > 2
 
@@ -93,9 +93,7 @@ def test_a_stream_that_breaks_off_is_named_with_its_row(dataset, tmp_path):
     (tmp_path / "README.md").write_text(CARD)
     whole = (dataset[0] / "data" / "kor_Hang" / "train" / "00000.parquet").read_bytes()
     broken = bytearray(whole)
-    broken[8 : len(whole) // 2] = bytes(
-        len(whole) // 2 - 8
-    )  # the head and the footer are whole, the pages are not
+    broken[8 : len(whole) // 2] = bytes(len(whole) // 2 - 8)  # head and footer are whole, the pages are not
     (files / "00000.parquet").write_bytes(broken)
     with pytest.raises(EEVEError, match="kor_Hang:train:0: broke off after row 0"):
         read(source(tmp_path))

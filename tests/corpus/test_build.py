@@ -17,16 +17,18 @@ import yaml
 from click.testing import CliRunner
 
 from eeve_axolotl.cli import eeve
-from eeve_axolotl.corpus import pipeline, steps
+from eeve_axolotl.corpus import build as corpus
+from eeve_axolotl.corpus import steps
 from eeve_axolotl.corpus.manifest import check_recipe
+from eeve_axolotl.corpus.plan import make_plan
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.corpus.steps import group_filters
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json
+from eeve_axolotl.files import beside, read_json
 from eeve_axolotl.records import CORPUS_MANIFEST
 from eeve_axolotl.tokenizer import build as tokenizer
-from eeve_axolotl.tokenizer.build import TokenizerSettings
 from eeve_axolotl.tokenizer.curation import read_list
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from tests.conftest import ROOT
 from tests.corpus.conftest import Maker, make_settings, texts, write_jsonl
 
@@ -50,7 +52,7 @@ def seen(output: Path) -> dict[str, int]:
 
 
 def test_whole_run(settings):
-    output = pipeline.build(settings())
+    output = corpus.build(settings())
     manifest = read_json(output / CORPUS_MANIFEST)
     for name, entry in manifest["groups"].items():
         assert entry["share"] == pytest.approx(entry["asked"], abs=0.01), name
@@ -63,7 +65,7 @@ def test_whole_run(settings):
     assert manifest["held_out"]["passages"] > 0 and manifest["held_out"]["passages_in_train"] == 0
     assert not set(train) & set(held_out)
     assert any("\n" in text and text.isascii() is False and text[0].isascii() for text in train)  # pairs
-    assert not list(output.parent.glob("*.partial"))
+    assert not list(output.parent.glob("*.unfinished"))
     report = (output / "README.md").read_text("utf-8")
     assert "| korean | coverage | 50.00% |" in report and (output / "new_tokens.png").stat().st_size
 
@@ -72,7 +74,7 @@ def test_table_of_new_tokens_counts_the_shards(settings, tokenizer_directory):
     """What the table says each token has in the chosen text is what the shards hold."""
     from transformers import AutoTokenizer
 
-    output = pipeline.build(settings())
+    output = corpus.build(settings())
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_directory)
     counted: dict[int, int] = {}
     for text in texts(output, "train"):
@@ -101,7 +103,7 @@ def test_tokens_short_of_text_are_a_list_that_the_tokenizer_denies(
     tokenizer.build(wanted)
     made = make_settings(sources, tmp_path / "tokenizer", tmp_path, choose={"target": 40})
     short = tmp_path / "corpus" / "short_of_text.txt"
-    pipeline.build(made)
+    corpus.build(made)
     dropped = set(read_list(short))
     first, second = tmp_path / "tokenizer", tmp_path / "without"
     assert dropped and dropped < read_json(first / "eeve_tokenizer.json")["counts"].keys()
@@ -131,7 +133,7 @@ def test_planted_text_is_found_and_counted(settings, tmp_path):
     ]
     write_jsonl(tmp_path / "ko.jsonl", korean + planted)
     write_jsonl(tmp_path / "benchmark.jsonl", benchmark)
-    output = pipeline.build(
+    output = corpus.build(
         settings(
             mix=only_korean(tmp_path / "ko.jsonl"),
             deduplicate={"repeated_lines": 15},
@@ -170,7 +172,7 @@ def test_the_report_says_how_often_each_stage_sees_a_token(settings, tmp_path):
     (tmp_path / "two.yml").write_text(yaml.safe_dump({**recipe, "eeve": several}))
     (tmp_path / "epochs.yml").write_text(yaml.safe_dump({"num_epochs": 2}))
     names = ["one.yml", "two.yml", "epochs.yml"]
-    output = pipeline.build(settings(stages={"recipes": [f"{tmp_path}/{name}" for name in names], "gpus": 4}))
+    output = corpus.build(settings(stages={"recipes": [f"{tmp_path}/{name}" for name in names], "gpus": 4}))
     table = pq.read_table(output / "tokens.parquet")
     epoch = sum(entry["tokens"] for entry in read_json(output / CORPUS_MANIFEST)["groups"].values())
     a_step = 128 * 2 * 3 * 4
@@ -189,10 +191,10 @@ def test_a_recipe_that_cannot_be_read_is_told_before_the_work(settings, tmp_path
     (tmp_path / "stage.yml").write_text("eeve: {stage: 9}")
     for recipe, message in {
         "nothing.yml": "does not exist",
-        "stage.yml": "eeve: stage 9 does not exist",
+        "stage.yml": "the `eeve:` block: stage 9 does not exist",
     }.items():
         with pytest.raises(EEVEError, match=f"{recipe}.*{message}"):
-            pipeline.build(settings(stages={"recipes": [f"{tmp_path}/{recipe}"]}))
+            corpus.build(settings(stages={"recipes": [f"{tmp_path}/{recipe}"]}))
     assert not (tmp_path / "work").exists()
 
 
@@ -201,11 +203,11 @@ def test_a_line_of_the_held_out_text_is_cut_from_the_training_text(settings, tmp
     maker = Maker(seed=12)
     korean = [maker.document("ko") for _ in range(60)]
     write_jsonl(tmp_path / "ko.jsonl", korean)
-    plain = pipeline.build(settings(mix=only_korean(tmp_path / "ko.jsonl"), output=str(tmp_path / "plain")))
+    plain = corpus.build(settings(mix=only_korean(tmp_path / "ko.jsonl"), output=str(tmp_path / "plain")))
     quoted = texts(plain, "held_out")[0].split("\n")[1]
     quoting = [maker.document("ko") + f"\n{quoted}" for _ in range(5)]
     write_jsonl(tmp_path / "ko.jsonl", korean + quoting)
-    output = pipeline.build(
+    output = corpus.build(
         settings(mix=only_korean(tmp_path / "ko.jsonl"), budget={"share": 1.0}, held_out={"share": 0.045})
     )
     assert any(quoted in text for text in texts(output, "held_out"))
@@ -215,33 +217,33 @@ def test_a_line_of_the_held_out_text_is_cut_from_the_training_text(settings, tmp
 
 
 def test_same_inputs_give_the_same_shards(settings, tmp_path):
-    first = shards(pipeline.build(settings()))
+    first = shards(corpus.build(settings()))
     assert len(first) == 4
     again = settings(output=str(tmp_path / "again"), work=str(tmp_path / "other"))
-    assert shards(pipeline.build(again)) == first
+    assert shards(corpus.build(again)) == first
     other = settings(output=str(tmp_path / "seed"), work=str(tmp_path / "other"), seed=1)
-    assert shards(pipeline.build(other)) != first
+    assert shards(corpus.build(other)) != first
 
 
 @pytest.fixture(scope="module")
 def never_interrupted(sources, tokenizer_directory, tmp_path_factory) -> dict[str, bytes]:
     """The shards of a run without interruption."""
     directory = tmp_path_factory.mktemp("whole")
-    return shards(pipeline.build(make_settings(sources, tokenizer_directory, directory)))
+    return shards(corpus.build(make_settings(sources, tokenizer_directory, directory)))
 
 
 HALF = {
     "Filter": "00001.parquet",
     "Score": "00001.parquet",
     "Shuffle": "train/00001.parquet",
-    "Report": CORPUS_MANIFEST,
+    "Publish": CORPUS_MANIFEST,
 }
 
 
 @pytest.mark.parametrize("step", HALF)
 def test_an_interrupted_run_takes_up_where_it_was(settings, never_interrupted, monkeypatch, step):
     """Stopped in the second task of a step (the report has one only), with a file half-written."""
-    cls, stop_at = getattr(steps, step), 0 if step == "Report" else 1
+    cls, stop_at = getattr(steps, step), 0 if step == "Publish" else 1
     work, began = cls.work, []
 
     def stops(self, rank):
@@ -249,25 +251,25 @@ def test_an_interrupted_run_takes_up_where_it_was(settings, never_interrupted, m
         if rank < stop_at:
             return work(self, rank)
         staging = Path(self.plan.staging)
-        half = (staging if step in ("Shuffle", "Report") else self.plan.folder(self.name)) / HALF[step]
-        half.with_name(half.name + ".partial").write_bytes(b"half")
+        half = (staging if step in ("Shuffle", "Publish") else self.plan.folder(self.name)) / HALF[step]
+        beside(half).write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cls, "work", stops)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.build(settings())
+        corpus.build(settings())
     assert not Path(settings().output).exists()  # what is not whole is not there
     again = []
     monkeypatch.setattr(cls, "work", lambda self, rank: again.append(rank) or work(self, rank))
-    output = pipeline.build(settings())
+    output = corpus.build(settings())
     assert shards(output) == never_interrupted
     assert again and not set(again) & set(began[:-1])  # what was done is not done again
-    assert not list(output.rglob("*.partial"))
+    assert not list(output.rglob("*.unfinished"))
 
 
 KILLED_IN_A_SHARD = """
 import os, signal, sys
-from eeve_axolotl.corpus import pipeline, settings, store
+from eeve_axolotl.corpus import build, settings, store
 
 def killed(self, kind, *_):
     if self.path.name == "00001.parquet" and self.path.parent.name == "train":
@@ -275,7 +277,7 @@ def killed(self, kind, *_):
     return leave(self, kind, *_)
 
 leave, store.Writer.__exit__ = store.Writer.__exit__, killed
-pipeline.build(settings.CorpusSettings.model_validate_json(sys.stdin.read()))
+build.build(settings.CorpusSettings.model_validate_json(sys.stdin.read()))
 """
 
 
@@ -286,27 +288,27 @@ def test_a_killed_run_takes_up_where_it_was(settings, never_interrupted):
         [sys.executable, "-c", KILLED_IN_A_SHARD], input=wanted.model_dump_json(), text=True, cwd=ROOT
     )
     assert killed.returncode == -signal.SIGKILL
-    staging = Path(pipeline.make_plan(wanted).staging)
+    staging = Path(make_plan(wanted).staging)
     assert (staging / "train" / "00000.parquet").is_file() and not Path(wanted.output).exists()
     assert not (staging / "train" / "00001.parquet").exists()
     first = (staging / "train" / "00000.parquet").stat().st_mtime_ns
-    output = pipeline.build(wanted)
+    output = corpus.build(wanted)
     assert shards(output) == never_interrupted
     assert (output / "train" / "00000.parquet").stat().st_mtime_ns == first
 
 
 def test_other_settings_compute_only_what_depends_on_them(settings, tmp_path, monkeypatch):
-    pipeline.build(settings())
+    corpus.build(settings())
     done = []
     for cls in (steps.Filter, steps.Score, steps.Shuffle):
         work = cls.work
         monkeypatch.setattr(cls, "work", lambda s, rank, work=work: done.append(s.name) or work(s, rank))
-    pipeline.build(settings(output=str(tmp_path / "less"), budget={"share": 0.25}))
+    corpus.build(settings(output=str(tmp_path / "less"), budget={"share": 0.25}))
     assert set(done) == {"shards"}
 
 
 def test_two_workers_give_the_same_shards(settings, never_interrupted):
-    assert shards(pipeline.build(settings(executor={"workers": 2}))) == never_interrupted
+    assert shards(corpus.build(settings(executor={"workers": 2}))) == never_interrupted
 
 
 @pytest.fixture
@@ -330,7 +332,7 @@ def ray_cluster(monkeypatch):
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_workers_of_a_cluster_give_the_same_shards(settings, never_interrupted):
     executor = {"kind": "ray", "workers": 2, "options": {"mem_per_cpu_gb": 0.1}}
-    assert shards(pipeline.build(settings(executor=executor))) == never_interrupted
+    assert shards(corpus.build(settings(executor=executor))) == never_interrupted
 
 
 SBATCH = """#!/bin/sh
@@ -378,7 +380,7 @@ def test_slurms_jobs_run_one_after_the_other_give_the_same_shards(
 
 def test_slurm_without_its_partition_is_refused(settings):
     with pytest.raises(EEVEError, match="executor.options for slurm lacks partition and time"):
-        pipeline.build(settings(executor={"kind": "slurm"}))
+        corpus.build(settings(executor={"kind": "slurm"}))
 
 
 def corpus_command(path: Path, settings: CorpusSettings):
@@ -402,7 +404,7 @@ def test_an_output_that_is_not_ours_is_never_overwritten(settings, tmp_path):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "thesis.txt").write_text("years of work")
     with pytest.raises(EEVEError, match="not a corpus of ours"):
-        pipeline.build(settings(overwrite=True))
+        corpus.build(settings(overwrite=True))
     assert (tmp_path / "corpus" / "thesis.txt").read_text() == "years of work"
 
 
@@ -445,26 +447,26 @@ def test_an_aligned_record_without_a_side_is_named(settings, tmp_path):
         "parallel": {"share": 1, "template": "{en} {ko}", "sources": [{"path": f"{tmp_path}/pairs.jsonl"}]}
     }
     with pytest.raises(EEVEError, match="pairs.jsonl, line 2: no column 'ko' for the template"):
-        pipeline.build(settings(mix=mix))
+        corpus.build(settings(mix=mix))
 
 
 def test_a_mix_that_the_corpus_cannot_give_says_which_group_is_short(settings):
     with pytest.raises(EEVEError, match="'(korean|english|parallel)' has .* for its share"):
-        pipeline.build(settings(budget={"bytes": "10MB"}))
+        corpus.build(settings(budget={"bytes": "10MB"}))
 
 
 def test_no_record_is_longer_than_axolotl_reads(settings, tokenizer_directory):
     """Under streaming a record may have sequence_len tokens: longer documents become several, and lose nothing."""
     from transformers import AutoTokenizer
 
-    long = pipeline.build(settings(budget={"share": 1.0}, write={"shards": 1}))
+    long = corpus.build(settings(budget={"share": 1.0}, write={"shards": 1}))
     whole = "".join(sorted("".join(texts(long, "train"))))
     wanted = settings(
         budget={"share": 1.0},
         write={"shards": 1, "sequence_len": 128, "read_as": "streaming"},
         overwrite=True,
     )
-    output = pipeline.build(wanted)
+    output = corpus.build(wanted)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_directory)
     lengths = [len(ids) for ids in tokenizer(texts(output, "train"))["input_ids"]]
     assert 64 < max(lengths) <= 127  # with bos, and room for eos
@@ -472,7 +474,7 @@ def test_no_record_is_longer_than_axolotl_reads(settings, tokenizer_directory):
 
 
 def test_the_recipe_must_have_the_tokenizer_and_the_length_of_the_corpus(settings, base_tokenizer_directory):
-    output = pipeline.build(settings())
+    output = corpus.build(settings())
     recipe = {"tokenizer_config": settings().tokenizer, "sequence_len": 4096, "base_model": "org/model"}
     for data in (
         {"datasets": [{"path": str(output), "type": "completion"}]},
@@ -490,7 +492,7 @@ def test_the_recipe_must_have_the_tokenizer_and_the_length_of_the_corpus(setting
 
 def test_the_example_is_read():
     """Its keys are known, and the recipes whose tokens the report counts are there."""
-    from eeve_axolotl.corpus.report import stage_tokens
+    from eeve_axolotl.corpus.plan import stage_tokens
     from eeve_axolotl.settings import read_yaml
 
     settings = read_yaml(ROOT / "examples" / "corpus.yml", CorpusSettings)

@@ -1,0 +1,159 @@
+"""The whole way from a corpus YAML to its output: the chain of steps, where they run, and what is done already."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from datatrove.executor.base import PipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from eeve_axolotl.corpus import steps
+from eeve_axolotl.corpus.plan import Plan, make_plan
+from eeve_axolotl.corpus.settings import CorpusSettings
+from eeve_axolotl.errors import EEVEError
+
+
+def build(settings: CorpusSettings) -> Path:
+    """Make the corpus that `settings` describe; return its directory.
+
+    Raises EEVEError for what the user can put right. Under Slurm the steps are queued, and the output appears
+    when the last of them has run.
+    """
+    plan = make_plan(settings)
+    output = Path(settings.output)
+    if output.exists() and not settings.overwrite:
+        raise EEVEError(f"{output} exists already; give another `output`, or set `overwrite: true`")
+    if not Path(plan.staging).exists():
+        # Shards that were published, or thrown away, are not there to be taken up.
+        for step in ("shards", "publish"):
+            shutil.rmtree(plan.folder(step), ignore_errors=True)
+    executor = None
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the executors' workers are the parallelism
+    for link in _chain(plan):
+        folder = plan.folder(link.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.error"):
+            old.unlink()
+        executor = _executor(settings, link, plan, executor)
+        if settings.executor.kind == "slurm":
+            executor.run()
+            continue
+        with _Completed(link.name, link.tasks, folder / "log" / "completions"):
+            _run(executor, folder, link.tasks)
+    return output
+
+
+class _Link(NamedTuple):
+    """One run of an executor: the folder that records which tasks are complete, the steps of a task, and how many tasks."""
+
+    name: str
+    make: Callable[[Plan], list[PipelineStep]]
+    tasks: int
+
+
+def _chain(plan: Plan) -> list[_Link]:
+    """The steps in order."""
+
+    def only(step: type[steps.Step]) -> Callable[[Plan], list[PipelineStep]]:
+        return lambda plan: [step(plan)]
+
+    each, near = len(plan.pieces), plan.settings.deduplicate.near
+    return [
+        _Link("learn", only(steps.Learn), 1),
+        _Link("filter", only(steps.Filter), each),
+        _Link("lines", only(steps.RepeatedLines), 1),
+        _Link("documents", steps.signatures, each),
+        *([_Link("buckets", steps.buckets, steps.MINHASH.num_buckets)] if near else []),
+        _Link("roles", steps.clusters, 1),
+        _Link("passages", only(steps.Passages), each),
+        _Link("counts", only(steps.Score), each),
+        _Link("choice", only(steps.Choose), 1),
+        _Link("split", only(steps.Split), each),
+        _Link("shards", only(steps.Shuffle), plan.settings.write.shards + 1),
+        _Link("publish", only(steps.Publish), 1),
+    ]
+
+
+def _executor(
+    settings: CorpusSettings, link: _Link, plan: Plan, before: PipelineExecutor | None
+) -> PipelineExecutor:
+    """What runs `link`, under Slurm after `before`. Raises EEVEError for what the settings of an executor lack."""
+    common = {
+        "pipeline": link.make(plan),
+        "tasks": link.tasks,
+        "workers": min(settings.executor.workers, link.tasks),
+        "logging_dir": str(plan.folder(link.name) / "log"),
+        **settings.executor.options,
+    }
+    if settings.executor.kind == "slurm":
+        from datatrove.executor import SlurmPipelineExecutor
+
+        missing = {"time", "partition"} - set(settings.executor.options)
+        if missing:
+            raise EEVEError(f"executor.options for slurm lacks {' and '.join(sorted(missing))}; add it")
+        return SlurmPipelineExecutor(**common, job_name=f"eeve-{link.name}", depends=before)
+    if settings.executor.kind == "ray":
+        try:
+            import ray  # noqa: F401  # datatrove imports without it, and fails in the run
+            from datatrove.executor import RayPipelineExecutor
+        except ImportError:
+            raise EEVEError(
+                "executor.kind is ray, but ray is not installed; `pip install 'eeve-axolotl[ray]'`, or use local"
+            ) from None
+        return RayPipelineExecutor(**common)
+    from datatrove.executor import LocalPipelineExecutor
+
+    return LocalPipelineExecutor(**common)
+
+
+def _run(executor: PipelineExecutor, folder: Path, tasks: int) -> None:
+    """Run one step to its end. Raises EEVEError with the task's own words if one failed over a user's mistake."""
+    try:
+        executor.run()
+    except EEVEError:
+        raise
+    except Exception:
+        _raise_told(folder)
+        raise
+    _raise_told(folder)
+    left = executor.get_incomplete_ranks(range(tasks), skip_completed=True)
+    if left:
+        raise RuntimeError(f"{len(left)} of {tasks} tasks did not finish; see {folder / 'log' / 'logs'}")
+
+
+def _raise_told(folder: Path) -> None:
+    for told in sorted(folder.glob("*.error")):
+        raise EEVEError(told.read_text(encoding="utf-8"))
+
+
+class _Completed(Progress):
+    """A bar of the tasks that have completed, looked up whenever it is drawn; nothing when not on a terminal."""
+
+    def __init__(self, name: str, tasks: int, completions: Path):
+        super().__init__(
+            TextColumn("{task.description:10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            refresh_per_second=2,
+            disable=not sys.stderr.isatty(),
+            # Workers have the streams as they were when they were started.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._completions = completions
+        self.add_task(name, total=tasks)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar as it is now."""
+        for bar in self.task_ids:  # none yet, while it is made
+            self.update(bar, completed=sum(1 for _ in self._completions.glob("*")))
+        return super().get_renderables()

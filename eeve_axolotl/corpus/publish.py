@@ -1,0 +1,121 @@
+"""Tell of a corpus that is whole, for people (README and plot) and for programs (the manifest); then move it into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eeve_axolotl.corpus import duplicates as dup
+from eeve_axolotl.corpus import readme
+from eeve_axolotl.corpus.manifest import Manifest, tokenizer_identity
+from eeve_axolotl.corpus.plan import Plan
+from eeve_axolotl.corpus.store import Tally, records
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import read_json, sha256, write_json, write_text
+from eeve_axolotl.records import CORPUS_MANIFEST
+from eeve_axolotl.version import __version__
+
+
+def publish(plan: Plan) -> None:
+    """Write manifest, table of new tokens, README and plot beside the shards, and move all into place."""
+    staging, output = Path(plan.staging), Path(plan.settings.output)
+    choice = read_json(plan.folder("choice") / "choice.json")
+    epoch = sum(entry["tokens"] for entry in choice["groups"].values())
+    stages = plan.stage_tokens(epoch)
+    tokens = _with_stages(pq.read_table(plan.folder("choice") / "tokens.parquet"), stages, epoch)
+    pq.write_table(tokens, staging / "tokens.parquet")
+    tallies = [Tally.merged(plan.files(step, ".json")) for step in ("filter", "documents", "counts")]
+    manifest = _manifest(plan, staging, choice, tallies)
+    write_json(staging / CORPUS_MANIFEST, manifest)
+    readme.plot(staging / readme.PLOT, tokens, choice)
+    identity = hashlib.sha256(json.dumps(manifest["shards"], sort_keys=True).encode()).hexdigest()
+    text = readme.text(plan.settings, manifest, tokens, tallies, {"one epoch": epoch, **stages})
+    # Under this name, and with this head, `datasets` (and so Axolotl) knows which files are which split.
+    write_text(staging / "README.md", readme.HEAD.format(identity=identity) + text)
+    write_text(staging / "short_of_text.txt", _short_of_text(tokens))
+    if output.exists():
+        if not plan.settings.overwrite:
+            raise EEVEError(f"{output} exists already; give another `output`, or set `overwrite: true`")
+        if not (output / CORPUS_MANIFEST).is_file() and any(output.iterdir()):
+            raise EEVEError(
+                f"{output} is not a corpus of ours, so it is not overwritten; give another `output`"
+            )
+        shutil.rmtree(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(staging, output)
+
+
+def _manifest(plan: Plan, staging: Path, choice: dict[str, Any], tallies: list[Tally]) -> Manifest:
+    settings = plan.settings
+    shards = sorted(staging.glob("*/*.parquet"))
+    return {
+        "version": __version__,
+        "libraries": {name: version(name) for name in ("datatrove", "tokenizers", "pyarrow")},
+        "tokenizer": {
+            "directory": settings.tokenizer,
+            "identity": tokenizer_identity(settings.tokenizer),
+            "base_vocab_size": plan.base_vocab_size,
+        },
+        "longest_record": settings.write.longest_record,
+        "unit": choice["unit"],
+        "budget": choice["budget"],
+        "most": choice["most"],
+        "groups": choice["groups"],
+        "held_out": _held_out(staging),
+        "steps": {
+            step: tally.seen for step, tally in zip(("filter", "boilerplate", "score"), tallies, strict=True)
+        },
+        "shards": {
+            str(shard.relative_to(staging)): {
+                "documents": pq.read_metadata(shard).num_rows,
+                "sha256": sha256(shard),
+            }
+            for shard in shards
+        },
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _held_out(staging: Path) -> dict[str, Any]:
+    """Held-out documents and bytes per group, and how many of their passages occur in the training shards: none."""
+    held = list(records(staging / "held_out" / "00000.parquet"))
+    found: dict[str, Any] = {"groups": {}}
+    for row in held:
+        entry = found["groups"].setdefault(row["group"], {"documents": 0, "bytes": 0})
+        entry["documents"] += 1
+        entry["bytes"] += len(row["text"].encode())
+    passages = dup.all_passages(row["text"] for row in held)
+    found["passages"] = len(passages)
+    found["passages_in_train"] = len(passages) and sum(
+        int(dup.contains(passages, np.unique(dup.passages(row["text"]))).sum())
+        for shard in sorted((staging / "train").glob("*.parquet"))
+        for row in records(shard, ["text"])
+    )
+    return found
+
+
+def _short_of_text(tokens: pa.Table) -> str:
+    """The tokens that cannot reach the target from this corpus, rarest first: a `deny` list for the tokenizer."""
+    short = [row for row in tokens.to_pylist() if row["status"] == "short of text"]
+    short.sort(key=lambda row: row["in_corpus"])  # of equals, the one with the lower id stays first
+    return "".join(f"{row['token']}  # {row['in_corpus']:,} in the corpus\n" for row in short)
+
+
+def _with_stages(tokens: pa.Table, stages: dict[str, int], epoch: int) -> pa.Table:
+    """`tokens` with a column for each of `stages`: how often it is expected to see each token.
+
+    That is the token's occurrences in the corpus times the stage's tokens, divided by the corpus's (`epoch`).
+    """
+    for label, budget in stages.items():
+        seen = tokens["chosen"].to_numpy() * (budget / epoch)
+        tokens = tokens.append_column(readme.EXPECTED.format(label), pa.array(seen, pa.float64()))
+    return tokens
