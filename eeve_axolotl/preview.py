@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import yaml
-
 from eeve_axolotl import batch, checks, records, sharding, vocabulary
+from eeve_axolotl.args import EEVESettings, read_block
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.run import StageRun
+from eeve_axolotl.files import read_json
 from eeve_axolotl.stages import Layers, Rows, Stage
 
 PLUGIN = "eeve_axolotl.EEVEPlugin"
@@ -29,9 +28,9 @@ def problems(cfg: Mapping) -> list[str]:
     """
     found = []
 
-    def note(check: Callable[[], None]) -> None:
+    def note(check: Callable[..., object], *args: object) -> None:
         try:
-            check()
+            check(*args)
         except EEVEError as error:
             if str(error) not in found:
                 found.append(str(error))
@@ -40,17 +39,17 @@ def problems(cfg: Mapping) -> list[str]:
         found.append(
             f"the plugin is not listed, so Axolotl would train everything; add `plugins: [{PLUGIN}]`"
         )
-    settings = StageRun.from_config(cfg).settings
+    settings = read_block(cfg)
     stages = [each.resolved() for each in settings.schedule()]
     for stage in stages:
-        note(lambda stage=stage: checks.check_config(cfg, stage))
-    note(lambda: sharding.check_sharding(cfg, settings.untie, len(stages)))
-    note(lambda: batch.implied_accumulation(cfg, settings.global_batch_size))
-    note(lambda: checks.check_inputs(cfg))
-    note(lambda: _check_tokenizer(cfg, settings.base_vocab_size))
-    note(lambda: _check_head(cfg))
+        note(checks.check_config, cfg, stage)
+    note(sharding.check_sharding, cfg, settings.untie, len(stages))
+    note(batch.implied_accumulation, cfg, settings.global_batch_size)
+    note(checks.check_inputs, cfg)
+    note(_check_tokenizer, cfg, settings)
+    note(_check_head, cfg)
     if _will_train_here():
-        note(lambda: checks.check_attention(cfg))
+        note(checks.check_attention, cfg)
     return found or _axolotls(cfg)
 
 
@@ -69,7 +68,7 @@ def what_happens(cfg: Mapping) -> list[str]:
 
     Raises EEVEError if the `eeve:` block is missing or not valid.
     """
-    settings = StageRun.from_config(cfg).settings
+    settings = read_block(cfg)
     base = cfg.get("base_model")
     lines = [f"starts from {base}{'' if Path(str(base)).is_dir() else ' (not a directory here)'}"]
     for each in settings.schedule():
@@ -95,7 +94,7 @@ def _stage(stage: Stage) -> list[str]:
     ]
 
 
-def _check_tokenizer(cfg: Mapping, explicit: int | None) -> None:
+def _check_tokenizer(cfg: Mapping, settings: EEVESettings) -> None:
     """A built tokenizer against `eeve.base_vocab_size` and the base model's mark and rows, by their files."""
     directory, base = cfg.get("tokenizer_config"), cfg.get("base_model") or ""
     config = Path(base) / "config.json"
@@ -103,15 +102,14 @@ def _check_tokenizer(cfg: Mapping, explicit: int | None) -> None:
         return
     from transformers import AutoTokenizer
 
-    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    content = read_json(config)
     if "vocab_size" not in content:
         return
-    stages = [each.resolved() for each in StageRun.from_config(cfg).schedule]
     vocabulary.resolve(
         AutoTokenizer.from_pretrained(directory),
         content["vocab_size"],
-        needs_new_rows=any(stage.trains_new_rows_only for stage in stages),
-        explicit=explicit,
+        needs_new_rows=any(each.resolved().trains_new_rows_only for each in settings.schedule()),
+        explicit=settings.base_vocab_size,
         manifest=vocabulary.manifest_base_size(directory),
         mark=content.get(records.MARK),
     )

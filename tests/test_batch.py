@@ -3,7 +3,6 @@
 import pytest
 from axolotl.utils.dict import DictDefault
 
-from eeve_axolotl import EEVEPlugin
 from eeve_axolotl.batch import accumulation_steps
 from eeve_axolotl.errors import EEVEError
 
@@ -11,6 +10,8 @@ PAPERS = 256  # paper 3.2: 8 x 4 on 8 GPUs
 
 
 def registered(**keys) -> DictDefault:
+    from eeve_axolotl.plugin import EEVEPlugin  # slow to import: it brings Axolotl's trainer
+
     cfg = DictDefault(
         {
             "base_model": "org/model",

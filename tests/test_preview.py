@@ -77,7 +77,7 @@ def test_everything_missing_is_told_at_once(recipe):
     [
         ({"tokenizer_config": "./base"}, "there are no new rows to train"),
         ({"eeve": {"stage": 9}}, "stage 9 does not exist"),
-        ({"eeve": None}, "there is no `eeve:` block"),
+        ({"eeve": None}, "has no `eeve:` block"),
         ({"fsdp_version": 1, "fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}, "FSDP1 flattens"),
         ({"datasets": [{"path": "./nowhere.jsonl", "type": "completion"}]}, "nowhere.jsonl"),
         (

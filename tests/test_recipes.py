@@ -7,9 +7,7 @@ import pytest
 import yaml
 
 from eeve_axolotl.batch import accumulation_steps
-from eeve_axolotl.planner import gpus
 from eeve_axolotl.planner.configs import CONFIGS
-from eeve_axolotl.planner.estimate import Options, estimate
 from eeve_axolotl.stages import STAGES, Layers
 from tests.conftest import ROOT, corpus
 
@@ -136,6 +134,9 @@ def test_a_global_batch_is_the_same_on_any_number_of_gpus(model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_plans_and_fits_a_gpu_of_80_gb(model, monkeypatch):
+    from eeve_axolotl.planner import gpus
+    from eeve_axolotl.planner.estimate import Options, estimate
+
     monkeypatch.chdir(ROOT)
     options = Options(gpu=gpus.find("h100-80gb"), gpus=8)
     for path in [*recipes_of(model).values(), EXAMPLES / model / "stages1to5.yml"]:
@@ -145,6 +146,9 @@ def test_every_recipe_plans_and_fits_a_gpu_of_80_gb(model, monkeypatch):
 
 
 def test_sharded_recipes_fit_eight_gpus_of_40_gb(monkeypatch):
+    from eeve_axolotl.planner import gpus
+    from eeve_axolotl.planner.estimate import Options, estimate
+
     monkeypatch.chdir(ROOT)
     options = Options(gpu=gpus.find("a100-40gb"), gpus=8, new_tokens=8_960, base_model=MODELS["."][0])
     for number in range(1, 6):

@@ -9,8 +9,13 @@ import pytest
 from axolotl.utils.dict import DictDefault
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.plugin import EEVEPlugin
 from eeve_axolotl.sharding import check_sharding, check_started
+
+
+def register(cfg: DictDefault) -> None:
+    from eeve_axolotl.plugin import EEVEPlugin  # slow to import: it brings Axolotl's trainer
+
+    EEVEPlugin().register(cfg)
 
 
 def zero(stage, **keys):
@@ -65,13 +70,13 @@ ACCEPTED = [
 def test_an_unsupported_way_of_sharding_is_refused_at_the_start_of_the_run(keys, message):
     cfg = DictDefault({"base_model": "org/model", "eeve": {"stage": 3}, **keys})
     with pytest.raises(SystemExit, match=f"eeve_axolotl: .*{message}") as stopped:
-        EEVEPlugin().register(cfg)
+        register(cfg)
     assert "\n" not in str(stopped.value)
 
 
 @pytest.mark.parametrize("keys", ACCEPTED)
 def test_supported_ways_pass(keys):
-    EEVEPlugin().register(DictDefault({"base_model": "org/model", "eeve": {"stage": 3}, **keys}))
+    register(DictDefault({"base_model": "org/model", "eeve": {"stage": 3}, **keys}))
 
 
 def test_a_deepspeed_file_is_read(tmp_path):
@@ -98,7 +103,7 @@ def test_untying_under_zero3_is_refused():
 def test_several_stages_in_a_sharded_run_are_refused_with_what_to_do(keys):
     cfg = DictDefault({"base_model": "org/model", "eeve": {"stages": [1, 2]}, **keys})
     with pytest.raises(SystemExit, match="this run is sharded; give each stage a run of its own"):
-        EEVEPlugin().register(cfg)
+        register(cfg)
 
 
 def test_what_the_launcher_chose_is_checked_too():
