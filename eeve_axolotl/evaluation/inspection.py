@@ -13,6 +13,7 @@ from eeve_axolotl.evaluation.scoring import score, stream_texts
 from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings, subject
 from eeve_axolotl.files import read_json_if_there, write_json
 from eeve_axolotl.records import MARK
+from eeve_axolotl.rows import row_count
 from eeve_axolotl.vocabulary import manifest_base_size
 
 
@@ -32,13 +33,16 @@ def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "a
         raise EEVEError(
             f"no model and tokenizer at {model} ({reason}); give the directory of a saved model"
         ) from None
-    rows = loaded.get_input_embeddings().weight.shape[0]
+    rows = row_count(loaded)
     if len(words) > rows:
         base = manifest_base_size(tokenizer or model) or rows
         loaded.resize_token_embeddings(len(words), mean_resizing=False)
         embeddings.initialise(loaded, words, base, rows)
         setattr(loaded.config, MARK, {"base_vocab_size": base, "vocab_size": len(words)})  # as a run does
-    return loaded.to("cuda" if torch.cuda.is_available() else "cpu"), words
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.nn.Module.to(
+        loaded, device
+    ), words  # transformers' own `to` only refuses some quantised models
 
 
 def base_vocab_size(model, tokenizer_directory: str | Path) -> int | None:

@@ -166,13 +166,13 @@ def _add(result: TextScore, model, windows: list[list[int]], firsts: torch.Tenso
         mask[row, : len(window)] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
     logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
-    wanted = mask[:, 1:].bool()
+    wanted, new = mask[:, 1:].bool(), result.new_tokens
     # A vocabulary is wide: some rows at a time stay in the cache, and bf16 logits are widened in passing.
     for rows, targets in zip(logits[wanted].split(64), ids[:, 1:][wanted].split(64), strict=True):
         losses = torch.nn.functional.cross_entropy(rows.float(), targets, reduction="none")
         result.nats += float(losses.double().sum())
-        if firsts is not None:
-            _count_new(result.new_tokens, rows.argmax(-1), targets, firsts)
+        if firsts is not None and new is not None:
+            _count_new(new, rows.argmax(-1), targets, firsts)
 
 
 def _count_new(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
+from huggingface_hub import ModelCardData
 
 from eeve_axolotl.files import write_text
 from eeve_axolotl.report import markdown
 from eeve_axolotl.report.blocks import Block, Bullets, Code, Heading, Inline, Paragraph, Table
-from eeve_axolotl.report.collect import Pipeline, StageData
+from eeve_axolotl.report.collect import PipelineData, StageData
 from eeve_axolotl.report.content import new_tokens_table, number, texts_table, trains
 
 NAME = "README.md"
@@ -43,7 +43,7 @@ _CITATION = """```bibtex
 ```"""
 
 
-def render(pipeline: Pipeline) -> str:
+def render(pipeline: PipelineData) -> str:
     """The card as Markdown with its front matter."""
     done = [stage for stage in pipeline.stages if stage.done]
     parts = [
@@ -63,7 +63,7 @@ def render(pipeline: Pipeline) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def place(pipeline: Pipeline, card: str) -> str:
+def place(pipeline: PipelineData, card: str) -> str:
     """Put the card beside the weights of the last run, unless a card of someone's own is there.
 
     Returns a sentence that says what was done.
@@ -88,24 +88,21 @@ def is_generated(path: Path) -> bool:
     return MARKER in text or _AXOLOTLS in " ".join(text.split())
 
 
-def _front_matter(pipeline: Pipeline) -> str:
-    head: dict = {}
+def _front_matter(pipeline: PipelineData) -> str:
     comments = [_LICENSE]
-    if _is_local(pipeline.base_model):
+    local = _is_local(pipeline.base_model)
+    if local:
         comments.append("# base_model: trained from a local directory; give the base model's name on the hub")
-    else:
-        head["base_model"] = pipeline.base_model
     scripts = (pipeline.manifest.get("settings") or {}).get("script") or []
     languages = list(dict.fromkeys(_LANGUAGES[script] for script in scripts if script in _LANGUAGES))
-    if languages:
-        head["language"] = languages
-    head |= {
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["axolotl", "eeve", "vocabulary-expansion"],
-    }
-    lines = yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "\n".join(comments)
-    return f"---\n{lines}\n---"
+    data = ModelCardData(
+        base_model=None if local else pipeline.base_model,
+        language=languages or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["axolotl", "eeve", "vocabulary-expansion"],
+    )
+    return "\n".join(["---", data.to_yaml(), *comments, "---"])
 
 
 def _is_local(name: str) -> bool:
@@ -113,18 +110,18 @@ def _is_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).is_dir()
 
 
-def _base(pipeline: Pipeline) -> str:
+def _base(pipeline: PipelineData) -> str:
     """The base model's name; of a local directory its last part, since paths are of one machine only."""
     local = _is_local(pipeline.base_model)
     return Path(pipeline.base_model).expanduser().name if local else pipeline.base_model
 
 
-def _title(pipeline: Pipeline) -> str:
+def _title(pipeline: PipelineData) -> str:
     base, added = _base(pipeline).split("/")[-1], pipeline.new_tokens
     return f"{base} with {added:,} new tokens" if added else f"{base} with an extended vocabulary"
 
 
-def _introduction(pipeline: Pipeline) -> str:
+def _introduction(pipeline: PipelineData) -> str:
     base, added = _base(pipeline), pipeline.new_tokens
     name = base if _is_local(pipeline.base_model) else f"[{base}](https://huggingface.co/{base})"
     what = f"its vocabulary extended by {added:,} tokens" if added else "an extended vocabulary"
@@ -133,7 +130,7 @@ def _introduction(pipeline: Pipeline) -> str:
     return f"{name} with {what}, trained by the stages of EEVE ([arXiv 2402.14714]({_PAPER})).{note}"
 
 
-def _tokens(pipeline: Pipeline) -> list[Block]:
+def _tokens(pipeline: PipelineData) -> list[Block]:
     manifest = pipeline.manifest
     if not manifest:
         return []
@@ -168,7 +165,7 @@ def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _data(pipeline: Pipeline, done: Sequence[StageData]) -> list[Block]:
+def _data(pipeline: PipelineData, done: Sequence[StageData]) -> list[Block]:
     """Data as the configs name it, with the stages that it was for."""
     used: dict[str, list[str]] = {}
     for source in (pipeline.manifest.get("settings") or {}).get("corpus") or []:
@@ -197,7 +194,7 @@ def _source(source) -> str:
     return f"{name} ({', '.join(more)})" if more else name
 
 
-def _figures(pipeline: Pipeline, done: Sequence[StageData]) -> list[Block]:
+def _figures(pipeline: PipelineData, done: Sequence[StageData]) -> list[Block]:
     """Figures of the base, the extended model and the stages done: those that there are."""
     shown = pipeline.evaluated
     if not shown:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import read_json
 from eeve_axolotl.records import CHAIN, EVALUATION, HISTORY, RECORD, TOKENIZER_MANIFEST
 
 MATRICES = {"input_embeddings": "input embeddings", "output_embeddings": "output embeddings"}
@@ -75,7 +75,7 @@ class StageData:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunData:
     """One `axolotl train`, and where its weights are: `output_dir`, or `merged` below it after an adapter."""
 
     name: str
@@ -117,14 +117,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class PipelineData:
     """Everything the report is made of."""
 
     directory: Path
     base_model: str
     tokenizer: Path
     texts: Mapping[str, str]
-    runs: tuple[Run, ...]
+    runs: tuple[RunData, ...]
     evaluations: tuple[Evaluation, ...]  # by position; a stage without one stands empty in its place
     manifest: Mapping  # of the tokenizer; empty if it is not one that we built
     token_ids: Mapping[str, int]
@@ -179,7 +179,7 @@ class Pipeline:
         return said
 
 
-def collect(directory: str | Path) -> Pipeline:
+def collect(directory: str | Path) -> PipelineData:
     """Read the `output` directory of a pipeline.
 
     Raises EEVEError if it is not one, or a file in it cannot be read.
@@ -190,15 +190,15 @@ def collect(directory: str | Path) -> Pipeline:
             f"{directory} is not the output of a pipeline (there is no {CHAIN} in it); "
             "give the `output` that your pipeline's YAML names"
         )
-    plan = _read(directory / CHAIN)
+    chain = _read(directory / CHAIN)
     try:
-        runs = tuple(_run(each) for each in plan["runs"])
-        tokenizer = Path(plan["tokenizer"])
-        return Pipeline(
+        runs = tuple(_run(each) for each in chain["runs"])
+        tokenizer = Path(chain["tokenizer"])
+        return PipelineData(
             directory=directory,
-            base_model=str(plan["base_model"]),
+            base_model=str(chain["base_model"]),
             tokenizer=tokenizer,
-            texts=plan.get("texts") or {},
+            texts=chain.get("texts") or {},
             runs=runs,
             evaluations=_evaluations(directory / EVALUATION, runs),
             manifest=_read(tokenizer / TOKENIZER_MANIFEST),
@@ -211,7 +211,7 @@ def collect(directory: str | Path) -> Pipeline:
         ) from None
 
 
-def _run(entry: Mapping) -> Run:
+def _run(entry: Mapping) -> RunData:
     stages = tuple(
         StageData(
             str(each["name"]),
@@ -222,12 +222,12 @@ def _run(entry: Mapping) -> Run:
         for each in entry["stages"]
     )
     output_dir = Path(entry["output_dir"])
-    return Run(
+    return RunData(
         entry["name"], entry.get("config", ""), output_dir, Path(entry.get("result") or output_dir), stages
     )
 
 
-def _evaluations(directory: Path, runs: tuple[Run, ...]) -> tuple[Evaluation, ...]:
+def _evaluations(directory: Path, runs: tuple[RunData, ...]) -> tuple[Evaluation, ...]:
     """Evaluations by position, and an empty one for each stage without, after the stage before it."""
     files = [{"name": path.stem, **_read(path)} for path in sorted(directory.glob("*.json"))]
     files.sort(key=lambda figures: (figures.get("position", float("inf")), str(figures["name"])))
@@ -256,12 +256,7 @@ def _read(path: Path) -> dict:
     """The JSON mapping in a file, empty if there is no such file."""
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EEVEError(
-            f"{path} cannot be read ({' '.join(str(error).split())}); have it written again"
-        ) from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise EEVEError(f"{path} is not a JSON mapping; have it written again")
     return content

@@ -19,14 +19,15 @@ from eeve_axolotl.report.blocks import (
     Paragraph,
     Table,
 )
-from eeve_axolotl.report.collect import MATRICES, Evaluation, Pipeline, StageData
+from eeve_axolotl.report.collect import MATRICES, Evaluation, PipelineData, StageData
 from eeve_axolotl.report.plots import before_and_after
+from eeve_axolotl.stages import Layers, Rows, Stage
 
 _SECRET = re.compile(r"api_?key|secret|password|(access|auth|hub|hf|wandb)_token", re.IGNORECASE)
 _SHOWN = 3  # neighbours of a token in the table
 
 
-def blocks(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+def blocks(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]:
     """The whole report."""
     sections = (
         _summary(pipeline),
@@ -59,17 +60,17 @@ def duration(seconds: float | None) -> str:
 
 
 def trains(stage: StageData) -> str:
-    """What a stage trains, in words."""
+    """What a stage trains, in words, by its record."""
     what = stage.record.get("trains")
     if not what:
         return MISSING
-    rows = {"input_embeddings": "input rows", "output_embeddings": "output rows"}
-    words = [f"{what[key]} {name}" for key, name in rows.items() if what.get(key, "none") != "none"]
-    if what.get("internal_layers", "frozen") != "frozen":
-        words.append(
-            {"qlora": "layers by QLoRA", "full": "all layers"}.get(what["internal_layers"], "layers")
-        )
-    return ", ".join(words) or "nothing"
+    try:
+        inputs, outputs = Rows(what["input_embeddings"]), Rows(what["output_embeddings"])
+        layers = Layers(what["internal_layers"])
+    except (KeyError, ValueError):
+        return MISSING
+    words = Stage(stage.name, inputs, outputs, layers).trains_in_words() or "nothing"
+    return f"{words} by QLoRA" if layers is Layers.QLORA else words  # layers are told last
 
 
 def stages_table(stages: Sequence[StageData]) -> Table:
@@ -78,10 +79,11 @@ def stages_table(stages: Sequence[StageData]) -> Table:
             "optimiser state"]  # fmt: skip
     rows = []
     for stage in stages:
-        losses = stage.losses or [(0, None)]
+        losses: list[float | None] = [loss for _, loss in stage.losses]
+        losses = losses or [None]
         rows.append([
             stage.name, trains(stage) if stage.done else "not done", number(stage.steps), number(stage.tokens),
-            duration(stage.seconds), number(losses[0][1], ".3f"), number(losses[-1][1], ".3f"),
+            duration(stage.seconds), number(losses[0], ".3f"), number(losses[-1], ".3f"),
             number(stage.record.get("parameters_trained")), _megabytes(stage.record.get("optimizer_state_bytes")),
         ])  # fmt: skip
     return Table(head, rows, left=2)
@@ -121,7 +123,7 @@ def new_tokens_table(evaluations: Sequence[Evaluation], name: str) -> Table | No
     )
 
 
-def _summary(pipeline: Pipeline) -> list[Block]:
+def _summary(pipeline: PipelineData) -> list[Block]:
     stages, done = pipeline.stages, [stage for stage in pipeline.stages if stage.done]
     tokens = [stage.tokens for stage in done]
     seconds = [stage.seconds for stage in done]
@@ -130,8 +132,8 @@ def _summary(pipeline: Pipeline) -> list[Block]:
         ["Tokenizer", Code(str(pipeline.tokenizer))],
         ["Tokens added", number(pipeline.new_tokens)],
         ["Stages done", f"{len(done)} of {len(stages)}"],
-        ["Tokens trained", number(sum(tokens)) if tokens and None not in tokens else MISSING],
-        ["Time trained", duration(sum(seconds)) if seconds and None not in seconds else MISSING],
+        ["Tokens trained", number(_sum(tokens))],
+        ["Time trained", duration(_sum(seconds))],
         ["Weights", Code(str(pipeline.runs[-1].result)) if pipeline.runs else MISSING],
     ]
     found: list[Block] = [
@@ -145,7 +147,13 @@ def _summary(pipeline: Pipeline) -> list[Block]:
     return found
 
 
-def _stages(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+def _sum(values: Sequence[float | None]) -> float | None:
+    """The sum, None if one is missing or there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _stages(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]:
     shown = [figures[name] for name in ("loss", "time") if name in figures]
     return [
         Heading("Stages"),
@@ -155,7 +163,7 @@ def _stages(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
     ]
 
 
-def _texts(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+def _texts(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]:
     if not pipeline.evaluated:
         return [Heading("Held-out texts"), Paragraph("No model has been evaluated.")]
     texts = [[name, ": ", Code(str(path))] for name, path in pipeline.texts.items()]
@@ -169,7 +177,7 @@ def _texts(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
     ]  # fmt: skip
 
 
-def _new_tokens(pipeline: Pipeline) -> list[Block]:
+def _new_tokens(pipeline: PipelineData) -> list[Block]:
     found: list[Block] = []
     for name in pipeline.text_names:
         table = new_tokens_table(pipeline.evaluations, name)
@@ -184,7 +192,7 @@ def _new_tokens(pipeline: Pipeline) -> list[Block]:
     return [Heading("New tokens"), Paragraph(words), *found]
 
 
-def _norms(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+def _norms(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]:
     if "norms" not in figures:
         return []
     rows = [
@@ -205,7 +213,7 @@ def _mean_and_spread(row: Mapping) -> str:
     return number(mean, ".4g") + (f" ± {spread:.2g}" if mean is not None and spread is not None else "")
 
 
-def _neighbours(pipeline: Pipeline, figures: Mapping[str, Figure]) -> list[Block]:
+def _neighbours(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]:
     known = [each for each in pipeline.evaluations if each.neighbours]
     if not known:
         return []
@@ -233,7 +241,7 @@ def _near(found: Sequence | None) -> Inline:
     return parts
 
 
-def _samples(pipeline: Pipeline) -> list[Block]:
+def _samples(pipeline: PipelineData) -> list[Block]:
     known = [each for each in pipeline.evaluations if each.samples]
     prompts = dict.fromkeys(sample["prompt"] for each in known for sample in each.samples)
     if not prompts:
@@ -250,7 +258,7 @@ def _samples(pipeline: Pipeline) -> list[Block]:
     return found
 
 
-def _fingerprints(pipeline: Pipeline) -> list[Block]:
+def _fingerprints(pipeline: PipelineData) -> list[Block]:
     rows = []
     for stage in pipeline.stages:
         before = stage.record.get("fingerprint_before") or {}
@@ -283,7 +291,7 @@ def _moved(moved: Mapping, block: str) -> bool:
     return block in moved
 
 
-def _tokenizer(pipeline: Pipeline) -> list[Block]:
+def _tokenizer(pipeline: PipelineData) -> list[Block]:
     manifest = pipeline.manifest
     if not manifest:
         return []
@@ -301,7 +309,7 @@ def _tokenizer(pipeline: Pipeline) -> list[Block]:
     return [Heading("Tokenizer"), Table(["", ""], facts, left=2)]
 
 
-def _settings(pipeline: Pipeline) -> list[Block]:
+def _settings(pipeline: PipelineData) -> list[Block]:
     with_versions = [stage for stage in pipeline.stages if stage.versions]
     with_settings = [stage for stage in pipeline.stages if stage.settings]
     found: list[Block] = []
@@ -323,12 +331,12 @@ def _compared(columns: Sequence[tuple[str, Mapping]]) -> list[Block]:
         rows = [[Code(key), Code(_plain(columns[0][1][key]))] for key in alike]
         found.append(Table(["all stages" if len(columns) > 1 else f"stage {names}", ""], rows, left=2))
     if len(alike) < len(keys):
-        rows = [
+        apart: list[list[Inline]] = [
             [Code(key), *(Code(_plain(values[key])) if key in values else MISSING for _, values in columns)]
             for key in keys
             if key not in alike
         ]
-        found.append(Table(["", *(f"stage {name}" for name, _ in columns)], rows, left=1 + len(columns)))
+        found.append(Table(["", *(f"stage {name}" for name, _ in columns)], apart, left=1 + len(columns)))
     return found
 
 

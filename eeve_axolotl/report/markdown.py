@@ -18,6 +18,7 @@ from eeve_axolotl.report.blocks import (
     Table,
     pieces,
 )
+from eeve_axolotl.tables import escaped, markdown_table
 
 
 def render(blocks: Iterable[Block]) -> str:
@@ -34,19 +35,14 @@ def _block(block: Block) -> str:
         case Bullets():
             return "\n".join(f"- {_inline(item)}" for item in block.items)
         case Table():
-            rule = ["---" if number < block.left else "--:" for number in range(len(block.head))]
-            rows = [[_cell(cell) for cell in row] for row in (block.head, *block.rows)]
-            return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
+            head, *rows = [[escaped(_inline(cell)) for cell in row] for row in (block.head, *block.rows)]
+            return markdown_table(head, rows, right=range(block.left, len(head)))
         case Figure():
             return f"![{_inline(block.alt)}]({block.file})\n\n{_inline(block.caption)}"
         case Listing():
             fence = "`" * max(3, _longest_backticks(block.text) + 1)
             return f"{fence}text\n{block.text}\n{fence}"
     raise TypeError(block)
-
-
-def _cell(text: Inline) -> str:
-    return _inline(text).replace("|", "\\|")
 
 
 def _inline(text: Inline) -> str:

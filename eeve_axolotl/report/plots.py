@@ -10,10 +10,11 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from eeve_axolotl.report.blocks import Figure
-from eeve_axolotl.report.collect import MATRICES, Evaluation, Pipeline, StageData
-from eeve_axolotl.report.letters import Letters, letters
+from eeve_axolotl.report.collect import MATRICES, Evaluation, PipelineData, StageData
+from eeve_axolotl.report.fonts import Fonts, fonts
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -21,13 +22,13 @@ MOST_NEIGHBOURS = 20  # tokens in the plot; the table has all
 _GREY = "#595959"
 
 
-def draw(pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
+def draw(pipeline: PipelineData, folder: Path) -> dict[str, Figure]:
     """Draw every plot that there is data for into `folder`; by name: loss, time, bits, norms, neighbours."""
     import matplotlib
 
     matplotlib.use("Agg")
-    style = {
-        "font.family": list(letters().families),
+    style: dict[Any, Any] = {  # matplotlib's own type lists every key there is
+        "font.family": list(fonts().families),
         "font.size": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -52,31 +53,35 @@ def _saved(path: Path, rows: int, columns: int, size: tuple[float, float], **opt
     plt.close(figure)
 
 
-def _loss(pipeline: Pipeline, path: Path) -> Figure | None:
-    stages = [stage for stage in pipeline.stages if stage.losses and stage.tokens]
-    if not stages:
+def _loss(pipeline: PipelineData, path: Path) -> Figure | None:
+    known = [
+        (stage, stage.tokens, stage.tokens_per_step)
+        for stage in pipeline.stages
+        if stage.losses and stage.tokens and stage.tokens_per_step
+    ]
+    if not known:
         return None
-    total = sum(stage.tokens for stage in stages)
+    total = sum(tokens for _, tokens, _ in known)
     unit, name = _unit(total)
     with _saved(path, 1, 1, (9.5, 4.2)) as (axes,):
         start = 0
         top = axes.get_xaxis_transform()
-        for number, stage in enumerate(stages):
+        for number, (stage, tokens, tokens_per_step) in enumerate(known):
             steps, losses = zip(*stage.losses, strict=True)
-            places = [(start + step * stage.tokens_per_step) / unit for step in steps]
+            places = [(start + step * tokens_per_step) / unit for step in steps]
             few = len(places) <= 30
             axes.plot(
                 places, losses, color=COLOURS[number % 2], marker="." if few else None, linewidth=1.3
             )  # neighbours differ; boundaries and labels say which is which
-            middle, end = (start + stage.tokens / 2) / unit, (start + stage.tokens) / unit
-            room = 100 * stage.tokens / total  # in characters of this size, about
+            middle, end = (start + tokens / 2) / unit, (start + tokens) / unit
+            room = 100 * tokens / total  # in characters of this size, about
             axes.text(
                 middle, 1.015, stage.label if len(stage.label) < room else stage.name, transform=top,
                 ha="center", va="bottom", fontsize=9, rotation=90 if len(stage.name) > max(room, 2) else 0,
             )  # fmt: skip
-            if number < len(stages) - 1:
+            if number < len(known) - 1:
                 axes.axvline(end, color=_GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-            start += stage.tokens
+            start += tokens
         axes.set_xlim(0, total / unit)
         axes.set_xlabel(f"tokens trained{name}")
         axes.set_ylabel("training loss (nats per token)")
@@ -85,11 +90,11 @@ def _loss(pipeline: Pipeline, path: Path) -> Figure | None:
         path.name,
         "Training loss against tokens trained, with the boundaries of the stages",
         "Training loss against tokens (padding counted); dashed lines are the boundaries of the stages."
-        + _left_out(pipeline.stages, stages),
+        + _left_out(pipeline.stages, [stage for stage, _, _ in known]),
     )
 
 
-def _time(pipeline: Pipeline, path: Path) -> Figure | None:
+def _time(pipeline: PipelineData, path: Path) -> Figure | None:
     stages = pipeline.stages
     known = [stage for stage in stages if stage.tokens is not None or stage.seconds is not None]
     if not known:
@@ -125,7 +130,7 @@ def _time(pipeline: Pipeline, path: Path) -> Figure | None:
     )
 
 
-def _bits(pipeline: Pipeline, path: Path) -> Figure | None:
+def _bits(pipeline: PipelineData, path: Path) -> Figure | None:
     lines = {
         _text_name(name, number): [each.text(name).get("bits_per_byte") for each in pipeline.evaluations]
         for number, name in enumerate(pipeline.text_names, start=1)
@@ -145,7 +150,7 @@ def _bits(pipeline: Pipeline, path: Path) -> Figure | None:
     )
 
 
-def _norms(pipeline: Pipeline, path: Path) -> Figure | None:
+def _norms(pipeline: PipelineData, path: Path) -> Figure | None:
     kinds = {"old": "old rows", "new": "new rows"}
     panels = {
         title: {
@@ -233,15 +238,13 @@ def _top(group: list[str], heights: dict[str, float], gap: float) -> float:
     return _bottom(group, heights, gap) + gap * (len(group) - 1)
 
 
-def _neighbours(pipeline: Pipeline, path: Path) -> Figure | None:
-    pairs = [
-        (token, before, after)
-        for token, (before, after) in nearest(pipeline.evaluations).items()
-        if before or after
-    ][:MOST_NEIGHBOURS]
-    if not pairs:
+def _neighbours(pipeline: PipelineData, path: Path) -> Figure | None:
+    ends = before_and_after(pipeline.evaluations)
+    found = nearest(pipeline.evaluations).items()
+    pairs = [(token, before, after) for token, (before, after) in found if before or after][:MOST_NEIGHBOURS]
+    if not ends or not pairs:
         return None
-    write, ids = letters(), pipeline.token_ids
+    write, ids = fonts(), pipeline.token_ids
     with _saved(path, 1, 1, (9.5, 1.2 + 0.3 * len(pairs))) as (axes,):
         for place, (_, before, after) in enumerate(pairs):
             if before and after:
@@ -268,7 +271,7 @@ def _neighbours(pipeline: Pipeline, path: Path) -> Figure | None:
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0)
-    first, last = (each.name for each in before_and_after(pipeline.evaluations))
+    first, last = (each.name for each in ends)
     tokens = {each for token, *found in pairs for each in (token, *(pair[0] for pair in found if pair))}
     boxes = any(not write.can_draw(token) for token in tokens)
     return Figure(
@@ -279,7 +282,7 @@ def _neighbours(pipeline: Pipeline, path: Path) -> Figure | None:
     )
 
 
-def _no_font(write: Letters) -> str:
+def _no_font(write: Fonts) -> str:
     reason = (
         "No installed font has Hangul" if len(write.families) == 1 else "The installed fonts lack some tokens"
     )
@@ -303,7 +306,7 @@ def nearest(evaluations: Sequence[Evaluation]) -> dict[str, tuple]:
 
 def _text_name(name: str, number: int) -> str:
     """A held-out text's name, or its number where no font has its letters."""
-    return name if letters().can_draw(name) else f"text {number}"
+    return name if fonts().can_draw(name) else f"text {number}"
 
 
 def _numbered(names: Sequence[str]) -> str:

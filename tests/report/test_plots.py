@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eeve_axolotl.report import letters, plots
+from eeve_axolotl.report import fonts as fonts_of_the_machine
+from eeve_axolotl.report import plots
 from eeve_axolotl.report.collect import collect
 from tests.report.pipeline import NEW, make
 
@@ -14,7 +15,7 @@ def fonts(monkeypatch):
     """Matplotlib with its own fonts only; the function given sets those that the machine has."""
     from matplotlib import font_manager
 
-    monkeypatch.setattr(letters, "PACKAGE", "a_package_that_is_not_installed")
+    monkeypatch.setattr(fonts_of_the_machine, "PACKAGE", "a_package_that_is_not_installed")
 
     own = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
@@ -23,9 +24,9 @@ def fonts(monkeypatch):
         monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(path) for path in paths])
 
     installed()
-    letters.letters.cache_clear()
+    fonts_of_the_machine.fonts.cache_clear()
     yield installed
-    letters.letters.cache_clear()
+    fonts_of_the_machine.fonts.cache_clear()
 
 
 def font_file(path, family: str, characters: str):
@@ -53,7 +54,7 @@ def font_file(path, family: str, characters: str):
 
 
 def test_without_hangul_a_token_is_its_id(fonts):
-    found = letters.letters()
+    found = fonts_of_the_machine.fonts()
     assert found.families == ("DejaVu Sans",)
     assert found.token("▁school", {}) == "▁school"
     assert found.token("▁학교", NEW) == "#32000"
@@ -61,8 +62,8 @@ def test_without_hangul_a_token_is_its_id(fonts):
 
 
 def test_hangul_is_drawn_where_the_machine_has_no_font_for_it(fonts, monkeypatch):
-    monkeypatch.setattr(letters, "PACKAGE", "koreanize_matplotlib")
-    found = letters.letters()
+    monkeypatch.setattr(fonts_of_the_machine, "PACKAGE", "koreanize_matplotlib")
+    found = fonts_of_the_machine.fonts()
     assert found.families == ("DejaVu Sans", "NanumGothic")
     assert found.token("▁학교", NEW) == "▁학교" and found.can_draw("뷁쀍힣")
 
@@ -72,7 +73,7 @@ def test_a_font_with_hangul_is_found_whatever_its_name(fonts, tmp_path):
         font_file(tmp_path / "latin.ttf", "Aaa", "abc"),
         font_file(tmp_path / "hangul.ttf", "Zzz", "".join(sorted(set("가학교하늘바다나무")))),
     )
-    found = letters.letters()
+    found = fonts_of_the_machine.fonts()
     assert found.families == ("DejaVu Sans", "Zzz")
     assert found.token("▁학교", NEW) == "▁학교"
     assert found.token("▁빵", {"▁빵": 7}) == "#7"  # this font lacks it

@@ -53,7 +53,7 @@ def test_stages_stand_in_order_with_their_tokens_and_losses(complete):
         assert row[2:4] == [f"{STEPS * number:,}", f"{STEPS * number * TOKENS_PER_STEP:,}"]
         assert float(row[6]) == pytest.approx(6 - 0.5 * number, abs=0.02)
         assert float(row[5]) > float(row[6])
-    assert rows[0][1] == "new input rows"
+    assert rows[0][1] == "new input"
     assert rows[6][1] == "layers by QLoRA"
 
 
@@ -147,7 +147,7 @@ def test_a_stage_without_history_has_no_tokens_rather_than_none(tmp_path):
     written = report.write(output)
     assert "stage 2 has no history: its loss, tokens and time are not known" in written.missing
     row = table(markdown(output), "stage", "trains")[1]
-    assert row[:7] == ["2", "new output rows", "80", "—", "—", "—", "—"]
+    assert row[:7] == ["2", "new output", "80", "—", "—", "—", "—"]
     assert dict(table(markdown(output), ""))["Tokens trained"] == "—"
 
 

@@ -23,7 +23,7 @@ PACKAGE = "koreanize_matplotlib"  # carries NanumGothic; its code, which changes
 
 
 @dataclass(frozen=True)
-class Letters:
+class Fonts:
     """The families that plots use, in order, and every character that they have."""
 
     families: tuple[str, ...]
@@ -41,11 +41,11 @@ class Letters:
 
 
 @functools.lru_cache(maxsize=1)
-def letters() -> Letters:
+def fonts() -> Fonts:
     """The fonts of this machine."""
     hangul = _hangul_family()
     families = (LATIN, hangul) if hangul else (LATIN,)
-    return Letters(families, frozenset().union(*map(_characters, families)))
+    return Fonts(families, frozenset().union(*map(_characters, families)))
 
 
 def _hangul_family() -> str | None:
@@ -69,7 +69,7 @@ def _hangul_family() -> str | None:
 def _packaged() -> list[str]:
     """The font that a dependency of ours carries, for machines without one."""
     found = importlib.util.find_spec(PACKAGE)
-    places = found.submodule_search_locations if found else []
+    places = (found and found.submodule_search_locations) or []
     return [str(path) for place in places for path in Path(place).glob("fonts/NanumGothic.ttf")]
 
 
