@@ -132,6 +132,7 @@ def test_a_global_batch_is_the_same_on_any_number_of_gpus(model):
             assert accumulation_steps(batch, micro, count) * micro * count == batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_plans_and_fits_a_gpu_of_80_gb(model, monkeypatch):
     from eeve_axolotl.planner import gpus
@@ -145,6 +146,7 @@ def test_every_recipe_plans_and_fits_a_gpu_of_80_gb(model, monkeypatch):
             assert each.tokens == 400 * MODELS[model][1] * MODELS[model][2]
 
 
+@pytest.mark.slow
 def test_sharded_recipes_fit_eight_gpus_of_40_gb(monkeypatch):
     from eeve_axolotl.planner import gpus
     from eeve_axolotl.planner.estimate import Options, estimate
@@ -311,6 +313,7 @@ def test_the_other_files_are_valid_for_the_commands_that_read_them(model):
         assert corpus_of_it.write.sequence_len == MODELS[model][1]
 
 
+@pytest.mark.slow
 def test_evaluation_recipes_name_tasks_that_the_harness_knows(monkeypatch):
     from lm_eval.tasks import TaskManager
 
@@ -323,6 +326,7 @@ def test_evaluation_recipes_name_tasks_that_the_harness_knows(monkeypatch):
     assert {f"{task}_local" for task in kobest} == set(local["tasks"])
 
 
+@pytest.mark.slow
 def test_local_kobest_tasks_read_the_dev_files(monkeypatch, tmp_path):
     from lm_eval.tasks import TaskManager, get_task_dict
 

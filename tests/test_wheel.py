@@ -56,6 +56,21 @@ def test_it_has_every_file_of_the_package_and_every_recipe(wheel):
     assert "eeve_axolotl/py.typed" in packed
 
 
+def test_a_wheel_holds_every_recipe_and_finds_it(wheel, tmp_path):
+    """Used from the wheel's own files, away from the checkout."""
+    wheel.extractall(tmp_path / "installed")
+    code = "from eeve_axolotl import recipes; print(*recipes.copy('copied'), sep='\\n')"
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert set(printed.split()) == {f"copied/{name}" for name in files(ROOT / "examples")}
+
+
 def test_it_says_its_version_and_its_command(wheel):
     (directory,) = {name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     metadata = Parser().parsestr(wheel.read(f"{directory}/METADATA").decode())
