@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from eeve_axolotl import progress
 from tests import two_processes
 from tests.conftest import ROOT
 from tests.rows.helpers import BASE, tiny_model
 
+PROGRESS = "progress.jsonl"
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -28,7 +30,7 @@ def directories(tmp_path_factory) -> tuple[Path, Path]:
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
          str(Path(two_processes.__file__)), str(two)],
-        env={**os.environ, **on_cpus, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **on_cpus, "PYTHONPATH": str(ROOT), progress.VARIABLE: str(two / PROGRESS)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
@@ -68,3 +70,14 @@ def test_every_stage_leaves_one_record_and_its_loss(directories):
         assert (record["stage"], record["steps"], record["moved"]) == (str(stage), two_processes.STEPS, {})
         assert history["tokens_per_step"] == 2 * 2 * two_processes.LENGTH
         assert len(history["steps"]) == two_processes.STEPS
+
+
+def test_the_main_process_tells_of_every_step_counted_over_all_stages(directories):
+    told = [*progress.Reader(directories[0] / PROGRESS).new()]
+    stages, steps = two_processes.STAGES, two_processes.STEPS
+    assert [each.step for each in told] == [*range(1, len(stages) * steps + 1)]
+    assert [each.stage for each in told] == [str(stage) for stage in stages for _ in range(steps)]
+    assert {(each.max_steps, each.tokens_per_step) for each in told} == {
+        (steps, 2 * 2 * two_processes.LENGTH)
+    }
+    assert all(each.loss > 0 for each in told)

@@ -9,6 +9,10 @@
 
 This package knows nothing of Axolotl: it needs torch, and the accessors `get_input_embeddings` and
 `get_output_embeddings` of transformers. docs/frozen_rows.md says how it works and what it supports.
+
+`masks` says which rows of a model train in a stage, `freezing` puts that into force and takes it off again, `modules`
+holds trained rows apart from their matrix, `sharded` has what is particular to FSDP2 and ZeRO-3, `checksums` is the
+proof, and `training` what a transformers Trainer needs besides.
 """
 
 from eeve_axolotl.rows.checksums import Fingerprint, FrozenMovedError, fingerprint

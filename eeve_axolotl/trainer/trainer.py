@@ -149,8 +149,9 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         run = self._run
         run.begin()
         begun = time.monotonic()
-        if isinstance(resume_from_checkpoint, str) and self._ended_at(resume_from_checkpoint):
-            result = self._take(resume_from_checkpoint)
+        checkpoint = None if isinstance(resume_from_checkpoint, bool) else resume_from_checkpoint
+        if checkpoint and self._ended_at(checkpoint):
+            result = self._take(checkpoint)
         else:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
         run.record["steps"] = self.state.global_step
