@@ -24,10 +24,21 @@ SLOW = [
     *E2E,
     "corpus/test_axolotl.py",
     "corpus/test_build.py",
+    "corpus/test_inputs.py",
+    "corpus/test_perplexity.py",
+    "rows/test_guarantee.py",
+    "rows/test_liger.py",
     "rows/test_sharding.py",
     "test_docker.py",
+    "test_preview.py",
     "test_two_processes.py",
     "test_wheel.py",
+    "tokenizer/test_byte_level.py",
+    "tokenizer/test_counting.py",
+    "tokenizer/test_curation.py",
+    "tokenizer/test_savings.py",
+    "tokenizer/test_select.py",
+    "tokenizer/test_sentencepiece.py",
 ]
 
 
