@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from datatrove.data import Document
+from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.filters import GopherRepetitionFilter
 
 from eeve_axolotl.corpus.filters import (
@@ -20,7 +20,7 @@ MENU = "로그인\n회원가입\n장바구니\n고객센터\n홈\n공지사항\n
 
 
 def kept(one, text: str) -> bool:
-    return one.filter(Document(text, "1")) is True
+    return one.filter(DatatroveDocument(text, "1")) is True
 
 
 def test_normal_form_is_composed_and_has_no_invisible_characters():
@@ -84,7 +84,7 @@ def test_the_quick_look_never_changes_what_datatroves_rules_decide():
     for _ in range(300):
         words = [maker.korean_sentence(4) for _ in range(dice.randint(1, 12))]
         text = dice.choice(["\n", " "]).join(dice.choices(words, k=dice.randint(1, 25)))
-        decision = whole.filter(Document(text, "1"))
+        decision = whole.filter(DatatroveDocument(text, "1"))
         decisions.add(decision if decision is True else decision[1])
-        assert quick.filter(Document(text, "1")) == decision
+        assert quick.filter(DatatroveDocument(text, "1")) == decision
     assert len(decisions) > 4  # the texts really exercise several rules

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from datatrove.data import Document
+from datatrove.data import Document as DatatroveDocument
 
 from eeve_axolotl.corpus.perplexity import (
     CharacterModel,
@@ -51,7 +51,7 @@ def test_a_saved_model_gives_the_same_perplexity(good, tmp_path):
 def test_the_threshold_keeps_the_asked_share_of_good_text(good):
     model, maximum = train_with_threshold(good, 0.5)
     one = PerplexityFilter(lambda: model, maximum)
-    held_back = [one.filter(Document(text, "1")) is True for text in good[::10]]
+    held_back = [one.filter(DatatroveDocument(text, "1")) is True for text in good[::10]]
     assert sum(held_back) / len(held_back) == pytest.approx(0.5, abs=0.1)
 
 
