@@ -135,8 +135,10 @@ def cut(words, vocabulary, active, sums, scratch):
 
     Returns how many tokens are single bytes: those of characters that no active token is.
     """
-    text, ends, whole, counts = words.text, words.ends, words.whole, words.counts
-    offers = sums.offers
+    # Taken out of the named tuples once: an access in the loop would count a reference each time.
+    text, ends, whole, counts, documents, first_row = words
+    characters, keys, values = vocabulary
+    of_token, documents_of_token, offers, most, row, merged = sums
     tokens, ranks = scratch[0], scratch[1]  # the word's tokens, the merge of each with the next
     fallback = 0
     for word in range(len(counts)):
@@ -149,16 +151,38 @@ def cut(words, vocabulary, active, sums, scratch):
         while i < ends[word + 1]:
             code, length = _character(text, i)
             i += length
-            token = vocabulary.characters[code]
+            token = characters[code]
             if token < 0 or not active[token]:
                 if token >= 0:
                     offers[token] += counts[word]
                 token = _FALLBACK - length
             tokens[n] = token
             n += 1
-        n = _merge(tokens, ranks, n, vocabulary.keys, vocabulary.values, active, counts[word], sums.merged)
-        fallback += _add(tokens, n, word, words, vocabulary.keys, vocabulary.values, sums)
+        n = _merge(tokens, ranks, n, keys, values, active, counts[word], merged)
+        for k in range(n):
+            token = tokens[k]
+            if token < 0:
+                fallback += (_FALLBACK - token) * counts[word]
+                continue
+            of_token[token] += counts[word]
+            if not _is_before(tokens, k):
+                documents_of_token[token] += documents[word]
+            if counts[word] > most[token]:
+                most[token], row[token] = counts[word], first_row + word
+            if k + 1 < n:
+                slot = find(token, tokens[k + 1], keys)
+                if slot >= 0:
+                    offers[values[slot, 1]] += counts[word]
     return fallback
+
+
+@njit(inline="always")
+def _is_before(tokens, k):
+    """Whether token `k` of a word is one of those before it, too."""
+    found = False
+    for before in range(k):
+        found = found or tokens[before] == tokens[k]
+    return found
 
 
 @njit(inline="always")
@@ -195,32 +219,6 @@ def _merge(tokens, ranks, n, keys, values, active, count, merged):
         if at < n - 1:
             ranks[at] = _rank(tokens[at], tokens[at + 1], keys, values, active)
     return n
-
-
-@njit(inline="always")
-def _add(tokens, n, word, words, keys, values, sums):
-    """Add a word's tokens to `sums`; returns how many bytes are among them, as often as the word occurs."""
-    count, documents = words.counts[word], words.documents[word]
-    fallback = 0
-    for k in range(n):
-        token = tokens[k]
-        if token < 0:
-            fallback += (_FALLBACK - token) * count
-            continue
-        sums.counts[token] += count
-        twice = False
-        for before in range(k):
-            twice = twice or tokens[before] == token
-        if not twice:
-            sums.documents[token] += documents
-        if count > sums.most[token]:
-            sums.most[token] = count
-            sums.row[token] = words.first_row + word
-        if k + 1 < n:
-            slot = find(token, tokens[k + 1], keys)
-            if slot >= 0:
-                sums.offers[values[slot, 1]] += count
-    return fallback
 
 
 class Merges(NamedTuple):
