@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -103,6 +104,12 @@ def test_a_pipeline_ends_with_every_stage_done_and_a_table(whole):
         (line,) = [line for line in log.splitlines() if line.startswith(f"| stage {stage}")]
         assert line.rstrip("| ").rsplit("|")[-1].strip() == unchanged
     assert len(list((whole / "pipeline/evaluation").glob("*.json"))) == 2 + 5
+
+
+def test_the_steps_of_a_run_are_shown_as_they_are_trained_counted_over_its_stages(whole):
+    shown = re.findall(r"step (\d+)/(\d+)  loss \d+\.\d{3}", (whole / "axolotl.log").read_text())
+    of_runs = [(str(step), str(steps)) for steps in (3 * 4, 4, 4) for step in range(1, steps + 1)]
+    assert shown == of_runs
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(ground, whole):
