@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 from hypothesis import given, settings
@@ -18,7 +18,8 @@ from eeve_axolotl.tokenizer.kernels.alphabet import Alphabet, alphabet
 
 BOUNDARY = "▁"
 CHARACTERS = "aé한🙂" + BOUNDARY  # of one, two, three and four bytes
-TEXT = st.text(alphabet=CHARACTERS + " \n.", max_size=60)
+BEGINNINGS = st.sampled_from(["aaa", "aaaa", "aaaaa", "aaaaaa"])  # of each other
+TEXT = st.lists(st.text(alphabet=CHARACTERS + " \n.", max_size=4) | BEGINNINGS, max_size=20).map("".join)
 DOCUMENTS = st.lists(TEXT, min_size=1, max_size=6)
 # Whether a boundary begins words, how many symbols make a number, and how many bits a symbol has: words of more than
 # two numbers are long, and with 62 bits their hashes have the other 2 only, so that many are the same.
@@ -119,6 +120,13 @@ def test_a_full_table_and_a_full_arena_are_said_and_lose_nothing():
     table.add([f"{short} {long} {short}"])
     assert table.outcomes[words.LONG] == 1
     assert table.rows() == [(short, 2, 2), (BOUNDARY + short, 2, 2), (BOUNDARY + long, 1, 1)]
+
+
+def test_long_words_of_one_hash_are_told_apart():
+    some = ["".join(letters) for n in range(3, 8) for letters in product("aé", repeat=n)]
+    table = Table(made(False, 1, 62), room=1000)
+    table.add(["\n".join(reversed(some))])  # one that begins another comes after it
+    assert table.rows() == [(word, 1, 1) for word in sorted(some)]
 
 
 @settings(max_examples=200, deadline=None)
