@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -61,7 +61,7 @@ class StageSettings(Settings):
     """End the stage when its loss has converged, before `max_steps`: `{}` takes the defaults."""
 
     @property
-    def _words(self) -> tuple:
+    def _words(self) -> tuple[Rows | None, Rows | None, Layers | None]:
         return (self.input_embeddings, self.output_embeddings, self.internal_layers)
 
     def _check_stage(self) -> None:
@@ -86,7 +86,9 @@ class StageSettings(Settings):
         """The stage that this block names."""
         if self.stage is not None:
             return STAGES[self.stage]
-        return Stage("custom", *self._words)
+        inputs, outputs, layers = self._words
+        assert inputs is not None and outputs is not None and layers is not None  # _check_stage has looked
+        return Stage("custom", inputs, outputs, layers)
 
 
 class ScheduledStage(StageSettings):
@@ -109,7 +111,7 @@ class ScheduledStage(StageSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_number_is_a_stage(cls, value):
+    def _a_number_is_a_stage(cls, value: Any) -> Any:
         if isinstance(value, dict) and "sequence_len" in value:
             raise ValueError(
                 "`sequence_len` is the whole run's, whose text is cut once; give a stage of another length a run of "
@@ -221,7 +223,7 @@ class EEVESettings(StageSettings):
 _WORDS = ("input_embeddings", "output_embeddings", "internal_layers")
 
 
-def read_block(cfg: Mapping, where: str = "the config") -> EEVESettings:
+def read_block(cfg: Mapping[str, Any], where: str = "the config") -> EEVESettings:
     """The `eeve:` block of an Axolotl config.
 
     Args:

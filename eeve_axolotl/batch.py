@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from eeve_axolotl.args import EEVESettings, ScheduledStage
 from eeve_axolotl.errors import EEVEError
@@ -51,7 +52,7 @@ class OptimizerStep:
     @classmethod
     def of(
         cls,
-        cfg: Mapping,
+        cfg: Mapping[str, Any],
         settings: EEVESettings,
         stage: ScheduledStage,
         *,
@@ -86,7 +87,7 @@ def steps_for(max_tokens: int, tokens_per_step: int) -> int:
     return max(1, math.ceil(max_tokens / tokens_per_step))
 
 
-def processes(cfg: Mapping) -> int:
+def processes(cfg: Mapping[str, Any]) -> int:
     """How many processes train: Ray's workers, or as the launcher says (torchrun and Accelerate set WORLD_SIZE)."""
     if cfg.get("use_ray"):
         return cfg.get("ray_num_workers") or 1  # the driver, which reads the config first, is not one of them
@@ -112,7 +113,7 @@ def accumulation_steps(global_batch: int, micro_batch: int, gpus: int) -> int:
     )
 
 
-def implied_accumulation(cfg: Mapping, global_batch: int | None) -> int | None:
+def implied_accumulation(cfg: Mapping[str, Any], global_batch: int | None) -> int | None:
     """The `gradient_accumulation_steps` that `eeve.global_batch_size` asks for in this run, None if it is not set.
 
     Raises EEVEError where it does not divide, or where another key of `cfg` says something else.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -28,7 +29,7 @@ _OTHERS_WHO_DECIDE = {
 }
 
 
-def check_config(cfg: Mapping, stage: Stage) -> None:
+def check_config(cfg: Mapping[str, Any], stage: Stage) -> None:
     """Raise EEVEError for the first key of `cfg` that contradicts `stage`."""
     for key, why in _OTHERS_WHO_DECIDE.items():
         if cfg.get(key):
@@ -51,7 +52,7 @@ def check_config(cfg: Mapping, stage: Stage) -> None:
     _check_loss(cfg, stage)
 
 
-def _check_loss(cfg: Mapping, stage: Stage) -> None:
+def _check_loss(cfg: Mapping[str, Any], stage: Stage) -> None:
     # Liger 0.8.1 makes the gradient of the head only where its input needs one, and no layer below trains here.
     if cfg.get(LIGER_LOSS) and not stage.backward_through_layers:
         raise EEVEError(
@@ -60,7 +61,7 @@ def _check_loss(cfg: Mapping, stage: Stage) -> None:
         )
 
 
-def check_head(cfg: Mapping, model) -> None:
+def check_head(cfg: Mapping[str, Any], model) -> None:
     """Raise EEVEError where the loss that `cfg` asks for would leave out the head's bias.
 
     Liger's fused loss reads the head's matrix alone (Phi-2's head has a bias).
@@ -72,7 +73,7 @@ def check_head(cfg: Mapping, model) -> None:
         )
 
 
-def _check_optimizer(cfg: Mapping) -> None:
+def _check_optimizer(cfg: Mapping[str, Any]) -> None:
     """Those that step inside the backward pass leave the trainer nothing to hold to the stage, or to save."""
     optimizer = str(cfg.get("optimizer") or "")
     if optimizer in ("lomo", "adalomo") or optimizer.endswith("_layerwise"):
@@ -82,7 +83,7 @@ def _check_optimizer(cfg: Mapping) -> None:
         )
 
 
-def _check_merge(cfg: Mapping, stage: Stage) -> None:
+def _check_merge(cfg: Mapping[str, Any], stage: Stage) -> None:
     method = cfg.get("merge_method")
     if stage.internal_layers is Layers.QLORA and method not in (None, "legacy"):
         raise EEVEError(
@@ -91,7 +92,7 @@ def _check_merge(cfg: Mapping, stage: Stage) -> None:
         )
 
 
-def _check_adapter(cfg: Mapping, stage: Stage) -> None:
+def _check_adapter(cfg: Mapping[str, Any], stage: Stage) -> None:
     adapter = cfg.get("adapter")
     if cfg.get("merge_lora"):  # `axolotl merge-lora` loads the same YAML with quantisation switched off
         return
@@ -113,7 +114,7 @@ def _check_adapter(cfg: Mapping, stage: Stage) -> None:
         )
 
 
-def _check_modules_to_save(cfg: Mapping, stage: Stage) -> None:
+def _check_modules_to_save(cfg: Mapping[str, Any], stage: Stage) -> None:
     given = cfg.get("lora_modules_to_save")
     if given and stage.internal_layers is not Layers.QLORA:
         raise EEVEError("`lora_modules_to_save` has no meaning without an adapter; remove it")
@@ -125,7 +126,7 @@ def _check_modules_to_save(cfg: Mapping, stage: Stage) -> None:
         )
 
 
-def modules_to_save(cfg: Mapping, stage: Stage) -> list[str]:
+def modules_to_save(cfg: Mapping[str, Any], stage: Stage) -> list[str]:
     """The embedding modules that PEFT must train in full beside the adapters, by their names in the model."""
     if stage.internal_layers is not Layers.QLORA:
         return []
@@ -136,16 +137,16 @@ def modules_to_save(cfg: Mapping, stage: Stage) -> list[str]:
     return [name for name, rows in wanted.items() if rows is not Rows.NONE]
 
 
-def is_tied(cfg: Mapping) -> bool:
+def is_tied(cfg: Mapping[str, Any]) -> bool:
     """Whether the base model's input and output embeddings are one matrix, by its config."""
     return bool(_model_config(cfg).get_text_config().tie_word_embeddings)
 
 
-def _model_type(cfg: Mapping) -> str:
+def _model_type(cfg: Mapping[str, Any]) -> str:
     return _model_config(cfg).model_type
 
 
-def _model_config(cfg: Mapping):
+def _model_config(cfg: Mapping[str, Any]):
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(
@@ -155,7 +156,7 @@ def _model_config(cfg: Mapping):
     )
 
 
-def check_attention(cfg: Mapping) -> None:
+def check_attention(cfg: Mapping[str, Any]) -> None:
     """Raise EEVEError if flash-attention 2 is asked for and neither installed nor to be had as the hub's kernel."""
     from transformers.integrations.hub_kernels import load_and_register_attn_kernel
     from transformers.utils import is_flash_attn_2_available
@@ -172,7 +173,7 @@ def check_attention(cfg: Mapping) -> None:
         ) from None
 
 
-def check_inputs(cfg: Mapping) -> None:
+def check_inputs(cfg: Mapping[str, Any]) -> None:
     """Raise EEVEError if the base model, the tokenizer or a local corpus is missing or empty.
 
     Only local paths are looked at; a hub name is left to Axolotl.
@@ -206,7 +207,7 @@ def _is_local_path(value: str) -> bool:
     return Path(value).exists() or value.startswith((".", "/", "~")) or value.rstrip("/").count("/") > 1
 
 
-def _who_makes(base: str, cfg: Mapping) -> str | None:
+def _who_makes(base: str, cfg: Mapping[str, Any]) -> str | None:
     """Name the YAML beside this one whose output the missing base model is; None if none makes it."""
     config = Path(str(cfg.get("axolotl_config_path") or ""))
     if config.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from eeve_axolotl import batch, checks, records, sharding, vocabulary
 from eeve_axolotl.args import EEVESettings, read_block
@@ -21,7 +22,7 @@ _LAYERS = {
 }
 
 
-def problems(cfg: Mapping) -> list[str]:
+def problems(cfg: Mapping[str, Any]) -> list[str]:
     """Everything that would stop the run, a sentence each; empty if nothing would.
 
     Ours come first, all of them; Axolotl's own validation is asked once there are none. `cfg` is the raw YAML.
@@ -53,7 +54,7 @@ def problems(cfg: Mapping) -> list[str]:
     return found or _axolotls(cfg)
 
 
-def notes(cfg: Mapping) -> list[str]:
+def notes(cfg: Mapping[str, Any]) -> list[str]:
     """What would not stop the run and should be known."""
     if cfg.get("trainer_cls") == checks.TRAINER:
         return []
@@ -63,7 +64,7 @@ def notes(cfg: Mapping) -> list[str]:
     ]
 
 
-def what_happens(cfg: Mapping) -> list[str]:
+def what_happens(cfg: Mapping[str, Any]) -> list[str]:
     """Where the run starts, what trains in each of its stages and where the weights go, a line each.
 
     Raises EEVEError if the `eeve:` block is missing or not valid.
@@ -94,7 +95,7 @@ def _stage(stage: Stage) -> list[str]:
     ]
 
 
-def _check_tokenizer(cfg: Mapping, settings: EEVESettings) -> None:
+def _check_tokenizer(cfg: Mapping[str, Any], settings: EEVESettings) -> None:
     """A built tokenizer against `eeve.base_vocab_size` and the base model's mark and rows, by their files."""
     directory, base = cfg.get("tokenizer_config"), cfg.get("base_model") or ""
     config = Path(base) / "config.json"
@@ -115,7 +116,7 @@ def _check_tokenizer(cfg: Mapping, settings: EEVESettings) -> None:
     )
 
 
-def _check_head(cfg: Mapping) -> None:
+def _check_head(cfg: Mapping[str, Any]) -> None:
     """The loss against the head that the base model's config describes."""
     base = cfg.get("base_model") or ""
     if not (cfg.get(checks.LIGER_LOSS) and (Path(base) / "config.json").is_file()):
@@ -135,7 +136,7 @@ def _will_train_here() -> bool:
     return torch.cuda.is_available() and constants.HF_HUB_OFFLINE
 
 
-def _axolotls(cfg: Mapping) -> list[str]:
+def _axolotls(cfg: Mapping[str, Any]) -> list[str]:
     """What Axolotl's own validation says, for a machine with H100s where this one has no GPU."""
     import torch
     from axolotl.cli.config import prepare_plugins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from eeve_axolotl.files import read_json_if_there, sha256
 
@@ -45,7 +46,7 @@ def last_whole_checkpoint(directory: Path) -> str | None:
     return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
-def read_record(directory: str | Path) -> dict | None:
+def read_record(directory: str | Path) -> dict[str, Any] | None:
     """The record of a stage that is done, or None: no record, or weights that are not those it names."""
     record = read_json_if_there(Path(directory) / RECORD)
     return record if record and record.get("weights") == weights_sha256(directory) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,7 +32,7 @@ def explain(error: ValidationError, where: str) -> str:
     return f"{where}: " + "; ".join(lines)
 
 
-def read_mapping(path: str | Path) -> dict:
+def read_mapping(path: str | Path) -> dict[str, Any]:
     """The keys of the YAML file `path`.
 
     Raises EEVEError naming the file when it is missing, not YAML, or not a mapping.

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eeve_axolotl.errors import EEVEError
 
@@ -44,7 +45,7 @@ _NOT_FOR_FSDP2 = re.compile(
 )
 
 
-def check_sharding(cfg: Mapping, untie: bool = False, stages: int = 1) -> None:
+def check_sharding(cfg: Mapping[str, Any], untie: bool = False, stages: int = 1) -> None:
     """Raise EEVEError for the first way of sharding in `cfg` that cannot keep, or prove, frozen rows.
 
     Works on the raw mapping, before Axolotl's own validation. `untie` is the run's `eeve.untie`,
@@ -84,7 +85,7 @@ def check_started(accelerator, stages: int = 1) -> None:
         check_sharding({key: getattr(sizes, size, 1)})
 
 
-def _check_fsdp(cfg: Mapping) -> None:
+def _check_fsdp(cfg: Mapping[str, Any]) -> None:
     settings = cfg.get("fsdp_config") or {}
     version = cfg.get("fsdp_version") or settings.get("fsdp_version") or settings.get("version") or 1
     if str(version) != "2":

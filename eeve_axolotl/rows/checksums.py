@@ -33,7 +33,7 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 class FrozenMovedError(RuntimeError):
     """Something that this stage freezes has changed. `evidence` says what: {block: [rows] or "changed"}."""
 
-    def __init__(self, message: str, evidence: dict):
+    def __init__(self, message: str, evidence: dict[str, list[int] | str]):
         super().__init__(message)
         self.evidence = evidence
 
@@ -47,7 +47,9 @@ class Fingerprint:
 
     def summary(self) -> dict[str, str]:
         """One digest (hex, 128 bits) for each matrix's frozen rows and one for all internal layers."""
-        blocks: dict[str, list[tuple]] = {name: list(sums.items()) for name, sums in self.rows.items()}
+        blocks: dict[str, list[tuple[object, int]]] = {
+            name: list(sums.items()) for name, sums in self.rows.items()
+        }
         blocks["internal_layers"] = sorted(self.parameters.items())
         return {
             name: hashlib.blake2b(repr(items).encode(), digest_size=16).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -136,7 +137,7 @@ class FrozenRows:
         before: Fingerprint | None = None,
         after: Fingerprint | None = None,
         optimizer: torch.optim.Optimizer | None = None,
-    ) -> dict:
+    ) -> dict[str, Any]:
         """What the stage's record keeps: rows trained and frozen, optimiser bytes, fingerprints."""
         parameters = {id(each): each for each in self.model.parameters()}.values()
         record = {
@@ -211,7 +212,7 @@ def _gradients_while_forward_runs(model: nn.Module, mask: RowMask) -> list[Remov
     ]
 
 
-def _cut_graph(head: nn.Module, args: tuple) -> tuple | None:
+def _cut_graph(head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     hidden = args[0]
     if not hidden.requires_grad:
         return None
@@ -263,7 +264,7 @@ def _keep_embeddings_in_32_bit(optimizer: torch.optim.Optimizer, table: nn.Modul
         manager.register_module_override(table, TRAINED["weight"], {"optim_bits": 32})
 
 
-def _matrix_record(matrix: MatrixMask) -> dict:
+def _matrix_record(matrix: MatrixMask) -> dict[str, Any]:
     return {
         "rows_trained": matrix.trained,
         "rows_frozen": matrix.frozen,
