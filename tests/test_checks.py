@@ -51,18 +51,6 @@ def test_a_merge_that_rounds_embeddings_to_4_bits_is_refused():
         checks.check_config(cfg, STAGES[7])
 
 
-def test_modules_to_save_must_be_those_of_the_stage(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    cfg = config(base_model=str(tmp_path), adapter="qlora", load_in_4bit=True)
-    assert checks.modules_to_save(cfg, STAGES[6]) == ["embed_tokens", "lm_head"]
-    assert checks.modules_to_save(cfg, STAGES[7]) == []
-    checks.check_config({**cfg, "lora_modules_to_save": ["lm_head", "embed_tokens"]}, STAGES[6])
-    with pytest.raises(EEVEError, match="contradicts stage 6, which trains embed_tokens and lm_head"):
-        checks.check_config({**cfg, "lora_modules_to_save": ["lm_head"]}, STAGES[6])
-    with pytest.raises(EEVEError, match="contradicts stage 7, which trains neither embedding matrix"):
-        checks.check_config({**cfg, "lora_modules_to_save": ["lm_head"]}, STAGES[7])
-
-
 @pytest.mark.parametrize(
     ("block", "message"),
     [

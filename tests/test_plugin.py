@@ -1,4 +1,4 @@
-"""What the plugin's hooks refuse, in the order in which Axolotl calls them; and a trainer without its plugin."""
+"""What the plugin's hooks and the checks that ask Axolotl refuse; and a trainer without its plugin."""
 
 import json
 
@@ -11,6 +11,7 @@ from eeve_axolotl import EEVEPlugin, checks
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.records import CORPUS_MANIFEST
+from eeve_axolotl.stages import STAGES
 from eeve_axolotl.trainer import EEVETrainer
 from tests.conftest import extended
 
@@ -41,6 +42,18 @@ def test_a_corpus_made_with_another_tokenizer_is_refused_before_anything_is_load
     EEVEPlugin().register(DictDefault({**cfg, "tokenizer_config": str(ours)}))
     with pytest.raises(SystemExit, match="was made with the tokenizer ours, which is not the one in"):
         EEVEPlugin().register(DictDefault({**cfg, "tokenizer_config": str(other)}))
+
+
+def test_modules_to_save_must_be_those_of_the_stage(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    cfg = config(base_model=str(tmp_path), adapter="qlora", load_in_4bit=True)
+    assert checks.modules_to_save(cfg, STAGES[6]) == ["embed_tokens", "lm_head"]
+    assert checks.modules_to_save(cfg, STAGES[7]) == []
+    checks.check_config({**cfg, "lora_modules_to_save": ["lm_head", "embed_tokens"]}, STAGES[6])
+    with pytest.raises(EEVEError, match="contradicts stage 6, which trains embed_tokens and lm_head"):
+        checks.check_config({**cfg, "lora_modules_to_save": ["lm_head"]}, STAGES[6])
+    with pytest.raises(EEVEError, match="contradicts stage 7, which trains neither embedding matrix"):
+        checks.check_config({**cfg, "lora_modules_to_save": ["lm_head"]}, STAGES[7])
 
 
 @pytest.mark.skipif(is_flash_attn_2_available(), reason="flash-attn is installed")
