@@ -15,7 +15,7 @@ letters.py   candidates that are single letters
 intermediate.py, continued.py  the two ways to learn candidates of several letters
 curation.py  what a person allows and refuses
 candidate_counts.py  how often each token occurs, for any choice of candidates, compiled
-token_counts.py      the same by the tokenizers library, to verify it
+token_counts.py      what the tokenizers library counts, to verify the others with
 
 candidate_table.py  what lies beside the tokenizer: every candidate and why
 savings.py          what lies beside it too: what the new tokens save

@@ -68,7 +68,7 @@ def units(tokens: list[str], spelling: ByteLevel) -> list[tuple[str, ...]]:
 
 
 def _of_bytes(state: dict, table: WordTable, splitter: ByteLevelWordSplitter) -> Letters:
-    """The same for a byte-level base, whose letters may need fragments."""
+    """The letters of a byte-level base that it does not have as one token, with the fragments that lead to them."""
     base = state["model"]["vocab"]
     ways: Counter[tuple[str, ...]] = Counter()
     for tokens, count in tokens_of_words(model_of(state), table.batches()):

@@ -13,7 +13,7 @@ The arrays, by the names that they have in all functions:
     entries  int64, rows of the table
     keys     int64, for each of `entries` a number that sorts as some of its symbols do
 
-An index is `np.uintp` where time is spent: numba asks of any other whether it is negative, and so counts from the end.
+An index is `np.uintp` where time is spent: a signed one could count from the end, which numba checks each time.
 """
 
 from __future__ import annotations
