@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,34 @@ WHOLE = "eeve_whole"  # in a checkpoint that was written to its end
 MARK = "eeve_axolotl"  # the key in the config.json of a model whose rows we extended
 
 TOKENIZER_MANIFEST = "eeve_tokenizer.json"  # beside a tokenizer that `axolotl eeve tokenizer` built
+WORK = "eeve_counts"  # in a tokenizer's `work_directory`: what is ours there
+WORK_MARKER = "eeve_counts.lock"  # in it; held by the build that is at work
 CORPUS_MANIFEST = "eeve_corpus.json"  # beside the shards that `axolotl eeve corpus` wrote
 
 # In a chain's output.
 CHAIN = "eeve_pipeline.json"  # which runs and stages it has
 RUNS = "runs"  # a JSON file for each finished run: what it depended on
 EVALUATION = "evaluation"  # a JSON file for each evaluated model
+
+
+# What Axolotl, transformers and we write beside a model's weights or a tokenizer.
+_OURS = (
+    "model*.safetensors", "model.safetensors.index.json", "pytorch_model*", "adapter_*", "config.json",
+    "generation_config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "additional_chat_templates", "vocab.json", "merges.txt", "training_args.bin",
+    "trainer_state.json", "eeve_*", "candidates.tsv", "report", ".*.unfinished",
+)  # fmt: skip
+_CARDS = (  # how the model cards begin that Axolotl and `axolotl eeve report` write
+    "<!-- This model card has been generated automatically", "<!-- Written by `axolotl eeve report`"
+)  # fmt: skip
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file beside weights or a tokenizer is one that we or Axolotl wrote, by its name; a card, by its text."""
+    if path.name == "README.md":
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return any(head in text for head in _CARDS)
+    return any(fnmatch(path.name, pattern) for pattern in _OURS)
 
 
 def stage_directory(output: Path, stage: str) -> Path:

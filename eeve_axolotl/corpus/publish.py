@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,7 @@ from eeve_axolotl.corpus.manifest import Manifest, tokenizer_identity
 from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.corpus.store import Tally, records
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json, sha256, write_json, write_text
+from eeve_axolotl.files import read_json, replacing, sha256, write_json, write_text
 from eeve_axolotl.records import CORPUS_MANIFEST
 from eeve_axolotl.version import __version__
 
@@ -49,9 +48,9 @@ def publish(plan: Plan) -> None:
             raise EEVEError(
                 f"{output} is not a corpus of ours, so it is not overwritten; give another `output`"
             )
-        shutil.rmtree(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(staging, output)
+    with replacing(output) as directory:
+        directory.rmdir()
+        shutil.move(staging, directory)  # a rename, unless `output` leads to another disk
 
 
 def _manifest(plan: Plan, staging: Path, choice: dict[str, Any], tallies: list[Tally]) -> Manifest:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import signal
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from eeve_axolotl import report
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json, read_json_if_there, write_json
-from eeve_axolotl.pipeline import launch, summary
+from eeve_axolotl.files import alone, check_writable, read_json, read_json_if_there, remove_ours, write_json
+from eeve_axolotl.pipeline import launch, prepared, summary
 from eeve_axolotl.pipeline.display import Display
 from eeve_axolotl.pipeline.runs import Run, changes, claim, differences
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.pipeline.tasks import Task, Tasks
-from eeve_axolotl.records import HISTORY, RECORD, RUNS, TOKENIZER_MANIFEST, read_record, weights_sha256
+from eeve_axolotl.records import (
+    HISTORY,
+    RECORD,
+    RUNS,
+    TOKENIZER_MANIFEST,
+    is_ours,
+    read_record,
+    weights_sha256,
+)
 from eeve_axolotl.settings import read_yaml
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
@@ -34,8 +41,14 @@ class Chain:
 
     def run(self, begin: str | None = None) -> None:
         """Do what is not done. `begin` names the stage from which to train again."""
+        for key, place in (
+            ("output", self.output),
+            *((f"{run.config}: output_dir", run.output) for run in self.runs),
+        ):
+            check_writable(place, key)
         self.output.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        busy = f"another `axolotl eeve run` is at work in {self.output}; wait for it, or stop it"
+        with alone(self.output / ".lock", busy):
             claim(self.output, self.runs, self.settings.evaluate.texts if self.settings.evaluate else {})
             if begin is not None:
                 self.forget_from(begin)
@@ -83,15 +96,15 @@ class Chain:
                 if place.name in again:
                     for of_the_stage in ("checkpoints", "runs"):  # `runs` is TensorBoard's
                         shutil.rmtree(run.output / of_the_stage / f"stage{place.name}", ignore_errors=True)
-                    if place.directory != run.output and place.directory.is_dir():
-                        shutil.rmtree(place.directory)
+                    if place.directory != run.output:
+                        remove_ours(place.directory, is_ours)
             if run.stages[-1].name in again:
                 self._state(run).unlink(missing_ok=True)
                 (run.output / RECORD).unlink(missing_ok=True)
                 for checkpoint in run.output.glob("checkpoint-*"):
                     shutil.rmtree(checkpoint)
                 if run.has_adapter:
-                    shutil.rmtree(run.result, ignore_errors=True)
+                    remove_ours(run.result, is_ours)
 
     def _state(self, run: Run) -> Path:
         """The file that says what a finished run depended on."""
@@ -109,8 +122,14 @@ class Chain:
 
     def _train(self, task: Task, run: Run, display: Display) -> None:
         check_room(run.cfg["base_model"], run.output, task.what)
-        remove_half_written(Path(run.cfg.get("dataset_prepared_path") or "last_run_prepared"))
         state = run.state()
+        if run.cfg.get("datasets") and not any(each.startswith(prepared.OPTION) for each in task.arguments):
+            cache = prepared.place(run, self.output)
+            prepared.make_ready(cache, self.output)
+            # After `train CONFIG`: what the launcher gets comes last.
+            task = replace(
+                task, arguments=[*task.arguments[:2], prepared.OPTION, str(cache), *task.arguments[2:]]
+            )
         log = self._command(task, display)
         if not run.trained:
             raise EEVEError(f"`axolotl {' '.join(task.arguments)}` left no record in {run.output}; see {log}")
@@ -118,7 +137,7 @@ class Chain:
 
     def _merge(self, task: Task, run: Run, display: Display) -> None:
         check_room(run.cfg["base_model"], run.output, task.what)
-        shutil.rmtree(run.result, ignore_errors=True)  # of a merge that was killed
+        remove_ours(run.result, is_ours)  # of a merge that was killed
         self._command(task, display)
         record = read_json(run.output / RECORD)
         merged = {"merged_from": record["weights"], "weights": weights_sha256(run.result)}
@@ -150,17 +169,6 @@ class Chain:
             click.echo(f"\nreport: {written.directory / 'report.html'}")
             click.echo(written.card)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with (self.output / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise EEVEError(
-                    f"another `axolotl eeve run` is at work in {self.output}; wait for it, or stop it"
-                ) from None
-            yield
-
 
 def check_room(base_model: str, output: Path, what: str) -> None:
     """Raise EEVEError if the disk has no room for another model of the size of `base_model`."""
@@ -172,17 +180,6 @@ def check_room(base_model: str, output: Path, what: str) -> None:
             f"{what}: writing its weights needs {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB free; make "
             "room, or choose another output_dir"
         )
-
-
-def remove_half_written(prepared: Path) -> None:
-    """Remove datasets that were being prepared when their run was killed; Axolotl would take them for whole."""
-    if not prepared.is_dir():
-        return
-    for directory in prepared.iterdir():
-        if directory.is_dir() and not any(
-            (directory / name).is_file() for name in ("state.json", "dataset_dict.json")
-        ):
-            shutil.rmtree(directory)
 
 
 def _check_can_begin(run: Run, name: str) -> None:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from eeve_axolotl import inputs
 from eeve_axolotl.args import EEVESettings, read_block
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
@@ -98,14 +99,23 @@ class Run:
 
     def state(self) -> dict:
         """What its result depends on: its settings, its tokenizer, and the weights that it starts from."""
-        tokenizer = self.cfg.get("tokenizer_config") or self.cfg["base_model"]
-        local = Path(tokenizer).is_dir()
         settings = {key: value for key, value in self.cfg.items() if not key.startswith(_HARMLESS)}
         return {
             "settings": json.loads(json.dumps(settings, default=str)),
-            "tokenizer": tokenizer_identity(tokenizer) if local else tokenizer,
+            "tokenizer": self.tokenizer(),
             "starts_from": weights_sha256(Path(self.cfg["base_model"])),
+            "inputs": {**self.texts(), **inputs.of_model(self.cfg["base_model"])},
         }
+
+    def tokenizer(self) -> str:
+        """What its tokenizer is, by content where it is a directory."""
+        tokenizer = self.cfg.get("tokenizer_config") or self.cfg["base_model"]
+        return tokenizer_identity(tokenizer) if Path(tokenizer).is_dir() else tokenizer
+
+    def texts(self) -> inputs.Identity:
+        """What it trains and evaluates on, by content."""
+        keys = ("datasets", "test_datasets", "pretraining_dataset")
+        return {name: each for key in keys for name, each in inputs.of_datasets(self.cfg.get(key)).items()}
 
 
 def changes(before: dict, now: dict) -> list[str]:
@@ -115,6 +125,11 @@ def changes(before: dict, now: dict) -> list[str]:
         found.append("the tokenizer was built anew")
     if before["starts_from"] != now["starts_from"]:
         found.append("the model that it starts from is another")
+    # Records of earlier versions have no inputs.
+    found += [
+        f"{name} has another content"
+        for name in inputs.changed(before.get("inputs") or now["inputs"], now["inputs"])
+    ]
     return found + differences(before["settings"], now["settings"])
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import replacing, write_json
+from eeve_axolotl.files import alone, check_writable, replacing, write_json
 from eeve_axolotl.logs import logger
-from eeve_axolotl.records import TOKENIZER_MANIFEST
+from eeve_axolotl.records import TOKENIZER_MANIFEST, WORK, WORK_MARKER, is_ours
 from eeve_axolotl.sources import Shard, Source
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer import candidate_table, savings, spm
@@ -42,16 +43,47 @@ def build(settings: TokenizerSettings) -> dict:
     Raises EEVEError for anything a user can put right.
     """
     output = Path(settings.output)
-    if output.exists() and not settings.overwrite:
-        raise EEVEError(f"output {output} exists; choose another directory, or set overwrite: true")
-    work = Path(settings.work_directory or output.with_name(f".{output.name}.work"))
-    learned = _learn(settings, work)
-    verified = _verify(settings, learned)
-    manifest = _manifest(settings, learned, verified)
-    _write(output, settings, learned, verified, manifest)
-    if not settings.keep_work:
-        shutil.rmtree(work)
+    _check_output(output, settings.overwrite)
+    with _work(settings, output) as work:
+        learned = _learn(settings, work)
+        verified = _verify(settings, learned)
+        manifest = _manifest(settings, learned, verified)
+        _write(output, settings, learned, verified, manifest)
     return manifest
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Raise EEVEError if a tokenizer cannot be written to `output`, or something else is there."""
+    check_writable(output, "output")
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not overwrite:
+        raise EEVEError(f"output {output} exists; choose another directory, or set overwrite: true")
+    if not (output / TOKENIZER_MANIFEST).is_file():
+        raise EEVEError(
+            f"output {output} is not a tokenizer of ours (it has no {TOKENIZER_MANIFEST}), so it is not overwritten; "
+            "choose another directory"
+        )
+
+
+@contextmanager
+def _work(settings: TokenizerSettings, output: Path) -> Iterator[Path]:
+    """A directory of our own for the counts, this build's alone; removed when it succeeds, unless it is to be kept."""
+    place = Path(settings.work_directory or output.with_name(f".{output.name}.work"))
+    check_writable(place, "work_directory")
+    work, marker = place / WORK, place / WORK / WORK_MARKER
+    if work.is_dir() and not marker.is_file() and any(work.iterdir()):
+        raise EEVEError(f"{work} has files that are not ours; set work_directory to another place")
+    work.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    with alone(
+        marker, f"another `axolotl eeve tokenizer` is at work in {place}; wait for it, or set work_directory"
+    ):
+        yield work
+        if not settings.keep_work:
+            shutil.rmtree(work)
+    if not settings.work_directory and place.is_dir() and not any(place.iterdir()):
+        place.rmdir()
 
 
 @dataclass(frozen=True)
@@ -170,7 +202,7 @@ def _write(
     texts = {"train": learned.shards}
     if settings.held_out:
         texts["held out"] = _shards(settings.held_out)
-    with replacing(output) as directory:
+    with replacing(output, is_ours) as directory:
         learned.base.save_pretrained(directory)
         (directory / spm.FILE).unlink(missing_ok=True)  # the base's, without the new tokens
         if verified.sentencepiece is not None:

@@ -30,6 +30,7 @@ from eeve_axolotl.records import (
     RECORD,
     WHOLE,
     checkpoints_directory,
+    is_ours,
     last_whole_checkpoint,
     read_record,
     stage_directory,
@@ -294,7 +295,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         run = self._run
         place, keep = stage_directory(output, names[number]), run.settings.save_stages
         main = self.is_world_process_zero()
-        with replacing(place) if main else nullcontext(place) as directory:
+        with replacing(place, is_ours) if main else nullcontext(place) as directory:
             if keep != "none":
                 self.save_model(str(directory))  # only the main process writes
                 if main and run.settings.keep_optimizer:

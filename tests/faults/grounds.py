@@ -1,0 +1,111 @@
+"""What the tests of faults share: a chain on disk whose commands are a few lines, and files of a user's to be kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from eeve_axolotl.pipeline.chain import Chain
+from eeve_axolotl.pipeline.settings import PipelineSettings
+from eeve_axolotl.records import HISTORY, RECORD, weights_sha256
+
+
+class Launcher:
+    """In the place of `axolotl`: writes what each command would, and remembers the commands."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+
+    def __call__(self, arguments: list[str], log: Path, on_step) -> int:
+        self.commands.append(arguments)
+        log.write_text("done\n")
+        cfg = yaml.safe_load(Path(arguments[1]).read_text()) if arguments[0] != "eeve" else {}
+        if arguments[0] == "train":
+            train(cfg, arguments)
+        elif arguments[0] == "merge-lora":
+            merged = Path(cfg["output_dir"], "merged")
+            merged.mkdir(exist_ok=True)
+            write_model(
+                merged, b"merged " + Path(cfg["output_dir"], "adapter_model.safetensors").read_bytes()
+            )
+        return 0
+
+    def trained(self) -> list[str]:
+        return [Path(each[1]).stem for each in self.commands if each[0] == "train"]
+
+
+def train(cfg: dict, arguments: list[str]) -> None:
+    """Weights that follow from the text as Axolotl would see it: from its cache, if it is there."""
+    cache = Path(arguments[arguments.index("--dataset-prepared-path") + 1], "0" * 32)
+    if not cache.is_dir():
+        cache.mkdir(parents=True)
+        (cache / "data-00000-of-00001.arrow").write_bytes(Path(cfg["datasets"][0]["path"]).read_bytes())
+        (cache / "state.json").write_text("{}")
+    text = (cache / "data-00000-of-00001.arrow").read_bytes()
+    output = Path(cfg["output_dir"])
+    output.mkdir(parents=True, exist_ok=True)
+    write_model(output, b"weights of " + text, "adapter_model" if cfg.get("adapter") else "model")
+    (output / HISTORY).write_text(json.dumps({"steps": [], "settings": {}}))
+    (output / RECORD).write_text(json.dumps({"stage": "x", "weights": weights_sha256(output)}))
+
+
+def write_model(directory: Path, weights: bytes, name: str = "model") -> None:
+    (directory / f"{name}.safetensors").write_bytes(weights)
+    (directory / "config.json").write_text("{}")
+
+
+def chain(directory: Path, launcher: Launcher | None = None, runs=("stage3.yml",), **keys) -> Chain:
+    """A pipeline in `directory`, which is the one that the process is in."""
+    settings = PipelineSettings(output="pipeline", runs=list(runs), **keys)
+    return Chain("pipeline.yml", settings, launcher or Launcher())
+
+
+def write_ground(directory: Path, stages=(3,), **keys) -> None:
+    """A base, a text, and a YAML for each stage, each of which starts from what the one before makes."""
+    base = directory / "base"
+    base.mkdir()
+    write_model(base, b"base")
+    (base / "tokenizer.json").write_text(
+        json.dumps({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": []})
+    )
+    (directory / "text.jsonl").write_text('{"text": "one"}\n')
+    start = "base"
+    for stage in stages:
+        adapter = {"adapter": "qlora"} if stage >= 6 else {}
+        cfg = {
+            "base_model": start, "tokenizer_config": "base", "output_dir": f"out{stage}", "eeve": {"stage": stage},
+            "datasets": [{"path": "text.jsonl", "type": "completion"}], "dataset_prepared_path": "prepared",
+            **adapter, **keys,
+        }  # fmt: skip
+        (directory / f"stage{stage}.yml").write_text(yaml.safe_dump(cfg))
+        start = f"out{stage}/merged" if adapter else f"out{stage}"
+
+
+def plant(directory: Path) -> dict[str, str]:
+    """A user's own files in `directory`; returns their hashes."""
+    for name in ("raw/notes.txt", "data-raw/text.jsonl", "thesis/chapter1.tex", "NOTES.md"):
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{name}: mine")
+    return hashes(directory)
+
+
+def hashes(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file below `directory`, by its place there."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in _files(directory)
+    }
+
+
+def unharmed(directory: Path, planted: dict[str, str]) -> bool:
+    """Whether all that was planted is there as it was."""
+    return planted.items() <= hashes(directory).items()
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (path for path in sorted(directory.rglob("*")) if path.is_file())
