@@ -21,6 +21,7 @@ from eeve_axolotl.corpus.store import Tally, records
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json, replacing, sha256, write_json, write_text
 from eeve_axolotl.records import CORPUS_MANIFEST
+from eeve_axolotl.secrets import redacted
 from eeve_axolotl.version import __version__
 
 
@@ -80,7 +81,7 @@ def _manifest(plan: Plan, staging: Path, choice: dict[str, Any], tallies: list[T
             }
             for shard in shards
         },
-        "settings": settings.model_dump(mode="json"),
+        "settings": redacted(settings.model_dump(mode="json")),
     }
 
 

@@ -14,6 +14,7 @@ from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings, subjec
 from eeve_axolotl.files import read_json_if_there, write_json
 from eeve_axolotl.records import MARK
 from eeve_axolotl.rows import row_count
+from eeve_axolotl.secrets import redacted
 from eeve_axolotl.vocabulary import manifest_base_size
 
 
@@ -116,7 +117,7 @@ def evaluate(
     """
     loaded, words = load(model, tokenizer, settings.dtype)
     found = {
-        "name": name or str(model),
+        "name": redacted(name or str(model)),
         "position": position,
         **subject(model, tokenizer, settings),
         **inspect(

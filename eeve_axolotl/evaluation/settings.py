@@ -9,6 +9,7 @@ from pydantic import Field
 
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.records import weights_sha256
+from eeve_axolotl.secrets import redacted
 from eeve_axolotl.settings import Settings
 
 PROMPTS = ["안녕하세요, ", "오늘은 ", "Once there was "]
@@ -41,8 +42,10 @@ def subject(model: str | Path, tokenizer: str | Path | None, settings: Evaluatio
     """What figures depend on: kept with them, it tells whether they are of what is there now."""
     words = Path(tokenizer or model)
     return {
-        "model": str(model),
+        "model": redacted(str(model)),
         "weights": weights_sha256(model),
-        "tokenizer": tokenizer_identity(words) if (words / "tokenizer.json").is_file() else str(words),
-        "settings": settings.model_dump(),
+        "tokenizer": tokenizer_identity(words)
+        if (words / "tokenizer.json").is_file()
+        else redacted(str(words)),
+        "settings": {**redacted(settings.model_dump()), "prompts": settings.prompts},
     }

@@ -27,6 +27,7 @@ from eeve_axolotl.records import (
     read_record,
     weights_sha256,
 )
+from eeve_axolotl.secrets import redacted
 from eeve_axolotl.settings import read_yaml
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
@@ -80,7 +81,7 @@ class Chain:
             return
         settings = read_yaml(self.settings.tokenizer, TokenizerSettings)
         built = (read_json_if_there(Path(settings.output) / TOKENIZER_MANIFEST) or {}).get("settings") or {}
-        now = settings.model_dump(mode="json")
+        now = redacted(settings.model_dump(mode="json"))
         if found := differences(built, {key: now.get(key) for key in built}):
             raise EEVEError(
                 f"{settings.output} is built, but since then in {self.settings.tokenizer} {'; '.join(found)}. Put it "

@@ -13,6 +13,7 @@ from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json_if_there, write_json
 from eeve_axolotl.records import CHAIN, read_record, weights_sha256
+from eeve_axolotl.secrets import redacted
 from eeve_axolotl.settings import read_mapping
 from eeve_axolotl.stages import Layers
 
@@ -101,10 +102,10 @@ class Run:
         """What its result depends on: its settings, its tokenizer, and the weights that it starts from."""
         settings = {key: value for key, value in self.cfg.items() if not key.startswith(_HARMLESS)}
         return {
-            "settings": json.loads(json.dumps(settings, default=str)),
-            "tokenizer": self.tokenizer(),
+            "settings": redacted(json.loads(json.dumps(settings, default=str))),
+            "tokenizer": redacted(self.tokenizer()),
             "starts_from": weights_sha256(Path(self.cfg["base_model"])),
-            "inputs": {**self.texts(), **inputs.of_model(self.cfg["base_model"])},
+            "inputs": redacted({**self.texts(), **inputs.of_model(self.cfg["base_model"])}),
         }
 
     def tokenizer(self) -> str:
@@ -175,19 +176,23 @@ def claim(output: Path, runs: list[Run], texts: dict[str, str]) -> None:
         )
     write_json(
         path,
-        {
-            "tokenizer": runs[0].cfg.get("tokenizer_config") or runs[0].cfg["base_model"],
-            "base_model": runs[0].cfg["base_model"],
-            "texts": texts,
-            "runs": [
-                {
-                    "name": run.name,
-                    "config": str(run.config),
-                    "output_dir": str(run.output),
-                    "result": str(run.result),
-                    "stages": [{"name": each.name, "directory": str(each.directory)} for each in run.stages],
-                }
-                for run in runs
-            ],
-        },
+        redacted(
+            {
+                "tokenizer": runs[0].cfg.get("tokenizer_config") or runs[0].cfg["base_model"],
+                "base_model": runs[0].cfg["base_model"],
+                "texts": texts,
+                "runs": [
+                    {
+                        "name": run.name,
+                        "config": str(run.config),
+                        "output_dir": str(run.output),
+                        "result": str(run.result),
+                        "stages": [
+                            {"name": each.name, "directory": str(each.directory)} for each in run.stages
+                        ],
+                    }
+                    for run in runs
+                ],
+            }
+        ),
     )

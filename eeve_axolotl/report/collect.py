@@ -9,6 +9,7 @@ from pathlib import Path
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json
 from eeve_axolotl.records import CHAIN, EVALUATION, HISTORY, RECORD, TOKENIZER_MANIFEST
+from eeve_axolotl.secrets import redacted
 
 MATRICES = {"input_embeddings": "input embeddings", "output_embeddings": "output embeddings"}
 
@@ -65,7 +66,8 @@ class StageData:
     @property
     def settings(self) -> Mapping:
         """The Axolotl config that the stage ran with."""
-        return self.history.get("settings") or {}
+        settings: Mapping = redacted(self.history.get("settings") or {})  # earlier versions kept all
+        return settings
 
     @property
     def versions(self) -> Mapping:
@@ -190,7 +192,7 @@ def collect(directory: str | Path) -> PipelineData:
             f"{directory} is not the output of a pipeline (there is no {CHAIN} in it); "
             "give the `output` that your pipeline's YAML names"
         )
-    chain = _read(directory / CHAIN)
+    chain = redacted(_read(directory / CHAIN))
     try:
         runs = tuple(_run(each) for each in chain["runs"])
         tokenizer = Path(chain["tokenizer"])
@@ -201,7 +203,7 @@ def collect(directory: str | Path) -> PipelineData:
             texts=chain.get("texts") or {},
             runs=runs,
             evaluations=_evaluations(directory / EVALUATION, runs),
-            manifest=_read(tokenizer / TOKENIZER_MANIFEST),
+            manifest=_manifest(tokenizer / TOKENIZER_MANIFEST),
             token_ids=_token_ids(tokenizer / "tokenizer.json"),
         )
     except (KeyError, TypeError) as error:
@@ -244,6 +246,12 @@ def _evaluations(directory: Path, runs: tuple[RunData, ...]) -> tuple[Evaluation
             found.insert(place, Evaluation(stage.label))
             place += 1
     return tuple(found)
+
+
+def _manifest(path: Path) -> Mapping:
+    manifest = _read(path)
+    named = {key: redacted(manifest[key]) for key in ("base", "settings") if key in manifest}
+    return {**manifest, **named}
 
 
 def _token_ids(path: Path) -> Mapping[str, int]:

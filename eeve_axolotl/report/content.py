@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 
 from eeve_axolotl.report.blocks import (
@@ -23,7 +22,6 @@ from eeve_axolotl.report.collect import MATRICES, Evaluation, PipelineData, Stag
 from eeve_axolotl.report.plots import before_and_after
 from eeve_axolotl.stages import Layers, Rows, Stage
 
-_SECRET = re.compile(r"api_?key|secret|password|(access|auth|hub|hf|wandb)_token", re.IGNORECASE)
 _SHOWN = 3  # neighbours of a token in the table
 
 
@@ -316,7 +314,7 @@ def _settings(pipeline: PipelineData) -> list[Block]:
     if with_versions:
         found += [Heading("Versions"), *_compared([(stage.name, stage.versions) for stage in with_versions])]
     if with_settings:
-        shown = [(stage.name, _without_secrets(stage.settings)) for stage in with_settings]
+        shown = [(stage.name, stage.settings) for stage in with_settings]
         found += [Heading("Settings"), *_compared(shown)]
     return found
 
@@ -342,13 +340,6 @@ def _compared(columns: Sequence[tuple[str, Mapping]]) -> list[Block]:
 
 def _plain(value) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _without_secrets(value):
-    """The settings, nested ones too, without keys that hold credentials."""
-    if isinstance(value, Mapping):
-        return {key: _without_secrets(each) for key, each in value.items() if not _SECRET.search(str(key))}
-    return [_without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
 def _megabytes(size: float | None) -> str:

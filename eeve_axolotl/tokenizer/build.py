@@ -17,6 +17,7 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import alone, check_writable, replacing, write_json
 from eeve_axolotl.logs import logger
 from eeve_axolotl.records import TOKENIZER_MANIFEST, WORK, WORK_MARKER, is_ours
+from eeve_axolotl.secrets import redacted
 from eeve_axolotl.sources import Shard, Source
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer import candidate_table, savings, spm
@@ -173,11 +174,11 @@ def _manifest(settings: TokenizerSettings, learned: _Learned, verified: _Verifie
     """What the tokenizer is, and what it was made of."""
     base, table, selection = learned.base, learned.table, learned.selection
     return {
-        "base": settings.base,
+        "base": redacted(settings.base),
         "base_sha256": bases.identity(base),
         "base_vocab_size": len(base),
         "vocab_size": len(base) + len(selection.tokens),
-        "settings": settings.model_dump(exclude=WHERE_AND_HOW),
+        "settings": redacted(settings.model_dump(exclude=WHERE_AND_HOW)),
         "corpus": {
             "documents": table.documents,
             "bytes": table.bytes,

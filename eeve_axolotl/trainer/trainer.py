@@ -3,7 +3,6 @@ frozen rows, and each with its proof."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -39,6 +38,7 @@ from eeve_axolotl.rows import FrozenRows, FrozenRowsMixin
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.trainer.arguments import disable_checkpointing, optimizer_steps, stage_arguments
 from eeve_axolotl.trainer.callbacks import HeldOut, TellProgress, UntilConverged, has_converged
+from eeve_axolotl.trainer.settings import chosen
 
 LOG = logger("trainer")
 
@@ -197,7 +197,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
             "seconds": round(seconds, 1),
             "steps": steps,
             "versions": {name: version(name) for name in ("torch", "transformers", "axolotl")},
-            "settings": json.loads(json.dumps(self.axolotl_cfg.to_dict(), default=str)),
+            "settings": chosen(self.axolotl_cfg),
         }
 
     def _train_schedule(

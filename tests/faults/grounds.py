@@ -54,8 +54,14 @@ def train(cfg: dict, arguments: list[str]) -> None:
 
 
 def write_model(directory: Path, weights: bytes, name: str = "model") -> None:
-    (directory / f"{name}.safetensors").write_bytes(weights)
+    header = json.dumps({"__metadata__": {"made_of": weights.decode()}}).encode()
+    (directory / f"{name}.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     (directory / "config.json").write_text("{}")
+
+
+def made_of(directory: Path, name: str = "model") -> str:
+    """What the weights in `directory` were made of."""
+    return json.loads((directory / f"{name}.safetensors").read_bytes()[8:])["__metadata__"]["made_of"]
 
 
 def chain(directory: Path, launcher: Launcher | None = None, runs=("stage3.yml",), **keys) -> Chain:
