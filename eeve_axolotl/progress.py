@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,7 +38,10 @@ def tell(step: LoggedStep) -> None:
     content = asdict(step)
     if step.loss is not None and not math.isfinite(step.loss):
         content["loss"] = None  # JSON has no word for it
-    with Path(path).open("a", encoding="utf-8") as lines:
+    with (
+        suppress(OSError),
+        Path(path).open("a", encoding="utf-8") as lines,
+    ):  # a full disk: the run is worth more
         lines.write(json.dumps(content) + "\n")
 
 
@@ -58,4 +62,5 @@ class Reader:
         whole, _, _ = content.rpartition(b"\n")
         self._read += len(whole) + 1 if whole else 0
         for line in whole.splitlines():
-            yield LoggedStep(**json.loads(line))
+            with suppress(ValueError, TypeError):  # a line that a full disk cut off
+                yield LoggedStep(**json.loads(line))

@@ -31,6 +31,8 @@ from eeve_axolotl.secrets import redacted
 from eeve_axolotl.settings import read_yaml
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
+FULL = 1 << 20  # bytes: a disk with less room is full
+
 
 class Chain:
     """A pipeline on disk. Everything that it knows it reads from there, so it can be killed at any moment."""
@@ -50,6 +52,7 @@ class Chain:
         self.output.mkdir(parents=True, exist_ok=True)
         busy = f"another `axolotl eeve run` is at work in {self.output}; wait for it, or stop it"
         with alone(self.output / ".lock", busy):
+            launch.check_no_orphans(self.output / "logs")
             claim(self.output, self.runs, self.settings.evaluate.texts if self.settings.evaluate else {})
             if begin is not None:
                 self.forget_from(begin)
@@ -155,6 +158,11 @@ class Chain:
             raise EEVEError(
                 f"`axolotl {' '.join(task.arguments)}` was killed, for want of memory perhaps; run the same command "
                 f"again to go on where it was (its log: {log})"
+            )
+        if status and shutil.disk_usage(log.parent).free < FULL:
+            raise EEVEError(
+                f"`axolotl {' '.join(task.arguments)}` failed, and the disk of {log.parent} is full; make room, and run "
+                "the same command again to go on where it was"
             )
         if status:
             raise EEVEError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -14,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eeve_axolotl import progress
+from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.pipeline import keeper
 
 OnStep = Callable[[progress.LoggedStep], None]
 """Called with each training step whose loss is logged."""
@@ -21,6 +22,7 @@ Launch = Callable[[list[str], Path, OnStep], int]
 """Runs `axolotl ARGUMENTS` (its output into the file, a call for each step), and returns the exit status."""
 
 PAUSE = 0.05  # seconds between two looks at a running command
+WAIT = 5.0  # seconds for what a chain that was just killed had started
 
 # How Python prints the error that ended a process, under torchrun with its rank before it.
 RAISED = re.compile(r"^(\[rank\d+\]: ?)?[\w.]*(Error|Exception|Interrupt)\b(: .*)?$")
@@ -39,13 +41,12 @@ def launch(arguments: list[str], log: Path, on_step: OnStep) -> int:
     steps = steps_file(log)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
+            [sys.executable, keeper.__file__, *command],
+            stdin=subprocess.PIPE,  # never written to: it ends with this process
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, progress.VARIABLE: str(steps)},
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     try:
         return watch(process.poll, steps, on_step)
@@ -53,6 +54,22 @@ def launch(arguments: list[str], log: Path, on_step: OnStep) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        keeper.kill_all(str(steps))
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def check_no_orphans(logs: Path) -> None:
+    """Raise EEVEError if commands of an earlier chain, whose logs are in `logs`, are still at work after a moment."""
+    end = time.monotonic() + WAIT
+    while found := keeper.processes_of(f"{logs.absolute()}/"):
+        if time.monotonic() > end:
+            numbers = " ".join(str(each) for each in found)
+            raise EEVEError(
+                f"processes of an earlier `axolotl eeve run` in {logs.parent} are still at work; wait for their end, or "
+                f"end them: kill -9 {numbers}"
+            )
+        time.sleep(PAUSE)
 
 
 def steps_file(log: Path) -> Path:
@@ -81,10 +98,3 @@ def why(log: Path) -> str:
     ours = [line for line in lines if line.startswith(("eeve_axolotl: ", "Error: "))]
     raised = [line for line in lines if RAISED.match(line) and not any(name in line for name in LAUNCHERS)]
     return (ours or raised or lines or ["it printed nothing"])[-1]
-
-
-def _die_with_parent() -> None:
-    """Killed with the chain, so that a second chain does not write beside an orphan of the first."""
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() == 1:
-        os._exit(1)

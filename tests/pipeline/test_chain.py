@@ -139,6 +139,7 @@ def test_a_command_does_not_outlive_the_chain(tmp_path):
     """A chain that is killed has no time to end what it started."""
     (tmp_path / "axolotl").write_text("#!/bin/sh\necho $$\nexec sleep 60\n")
     (tmp_path / "axolotl").chmod(0o755)
+    (tmp_path / "python").symlink_to(sys.executable)
     code = (
         "import sys; from pathlib import Path; from eeve_axolotl.pipeline.launch import launch; "
         "sys.executable = sys.argv[1] + '/python'; launch(['train'], Path(sys.argv[1], 'log'), print)"
