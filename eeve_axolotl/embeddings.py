@@ -47,20 +47,21 @@ def truncated(tokenizer, base_vocab_size: int) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(state))
 
 
-def subwords(tokenizer, base_vocab_size: int) -> list[list[int]]:
-    """For each new token, in id order from `base_vocab_size`, its subwords under the base tokenizer.
+def subwords(tokenizer, base_vocab_size: int) -> list[list[int] | None]:
+    """For each id from `base_vocab_size` on, the subwords of its token under the base tokenizer.
 
-    Returns one list of base ids a token; an id the tokenizer leaves unused gives an empty list.
+    Returns a list of base ids for each, and None for an id that has no token.
     """
     base = truncated(tokenizer, base_vocab_size)
     unknown = base.token_to_id(getattr(base.model, "unk_token", None) or "")
     pieces = {i: piece for piece, i in tokenizer.get_vocab().items()}
     added = set(tokenizer.get_added_vocab().values())
-    result = []
+    result: list[list[int] | None] = []
     for i in range(base_vocab_size, max(pieces, default=-1) + 1):
         if i not in pieces:
-            ids = []
-        elif i in added:  # its text goes through the normaliser like any text
+            result.append(None)
+            continue
+        if i in added:  # its text goes through the normaliser like any text
             ids = base.encode(pieces[i], add_special_tokens=False).ids
         else:  # a vocabulary entry is already in the model's own alphabet
             ids = [token.id for token in base.model.tokenize(pieces[i])]
@@ -120,15 +121,18 @@ class InitReport:
     output: str
     distinct_output_rows: int
     without_subwords: int
+    without_token: int = 0
 
     def __str__(self) -> str:
-        rows = self.stop - self.start
+        rows = self.stop - self.start - self.without_token
         text = (
             f"initialised {rows:,} new rows ({self.start}..{self.stop - 1}): input rows {self.input} of "
             f"subwords, output rows {self.output}, of which {self.distinct_output_rows:,} start distinct"
         )
         if self.without_subwords:
             text += f"; {self.without_subwords} without subwords start at the mean of all base rows"
+        if self.without_token:
+            text += f"; {self.without_token} ids have no token and were left as they are"
         return text
 
     def as_dict(self) -> dict:
@@ -140,10 +144,10 @@ class InitReport:
 def initialise(
     model, tokenizer, base_vocab_size: int, start: int, output: str = "first_character"
 ) -> InitReport:
-    """Set the rows from `start` to the end of the tokenizer's ids, in both embedding matrices.
+    """Set the rows of the tokens from id `start` on, in both embedding matrices. No other row is set.
 
     Args:
-        model: a causal language model, already resized to at least the tokenizer's size.
+        model: a causal language model, which has a row for each of the tokenizer's ids.
         tokenizer: the extended fast tokenizer.
         base_vocab_size: ids below are the base tokenizer's.
         start: first row to set; rows between `base_vocab_size` and `start` are in the checkpoint already.
@@ -157,8 +161,8 @@ def initialise(
     of_new = subwords(tokenizer, base_vocab_size)[start - base_vocab_size :]
     sources = {
         "mean": of_new,
-        "first_subword": [ids[:1] for ids in of_new],
-        "first_character": [first_character(ids, spell) for ids in of_new],
+        "first_subword": [ids and ids[:1] for ids in of_new],
+        "first_character": [ids and first_character(ids, spell) for ids in of_new],
     }
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     matrices = {inputs.weight: sources["mean"]}
@@ -174,15 +178,20 @@ def initialise(
         stop=start + len(of_new),
         input="mean",
         output=output,
-        distinct_output_rows=len({tuple(ids) for ids in sources[output]}),
-        without_subwords=sum(not ids for ids in of_new),
+        distinct_output_rows=len({tuple(ids) for ids in sources[output] if ids is not None}),
+        without_subwords=of_new.count([]),
+        without_token=of_new.count(None),
     )
 
 
-def _set_rows(weight: torch.Tensor, start: int, sources: list[list[int]], base_vocab_size: int) -> None:
-    """weight[start + n] = fp32 mean of weight[sources[n]]; the mean of all base rows where there are none."""
+def _set_rows(
+    weight: torch.Tensor, start: int, sources: list[list[int] | None], base_vocab_size: int
+) -> None:
+    """weight[start + n] = fp32 mean of weight[sources[n]]; the mean of all base rows where that is empty."""
     fallback = None
     for n, ids in enumerate(sources):
+        if ids is None:
+            continue
         if ids:
             row = weight[ids].float().mean(dim=0)
         else:

@@ -106,6 +106,9 @@ def _check_tokenizer(cfg: Mapping[str, Any], settings: EEVESettings) -> None:
     content = read_json(config)
     if "vocab_size" not in content:
         return
+    base_tokenizer = None
+    if any((Path(base) / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        base_tokenizer = AutoTokenizer.from_pretrained(base)
     vocabulary.resolve(
         AutoTokenizer.from_pretrained(directory),
         content["vocab_size"],
@@ -113,6 +116,7 @@ def _check_tokenizer(cfg: Mapping[str, Any], settings: EEVESettings) -> None:
         explicit=settings.base_vocab_size,
         manifest=vocabulary.manifest_base_size(directory),
         mark=content.get(records.MARK),
+        base_tokenizer=base_tokenizer,
     )
 
 

@@ -116,6 +116,8 @@ class StageRun:
             base_tokenizer=_tokenizer_beside(cfg),
         )
         start, stop = self.vocabulary.uninitialised_from, self.vocabulary.size
+        if rows.row_count(model) < stop:  # Axolotl counts tokens, and ids may have holes
+            model.resize_token_embeddings(stop, mean_resizing=False)
         if start < stop:
             report = embeddings.initialise(
                 model, tokenizer, self.vocabulary.base_size, start, self.settings.init.output

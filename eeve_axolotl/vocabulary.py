@@ -1,4 +1,8 @@
-"""Which tokens are new: what the tokenizer, the model's rows and the settings say, and whether they agree."""
+"""Which tokens are new: what the tokenizer, the model's rows and the settings say, and whether they agree.
+
+A tokenizer's ids need not be without holes (GPT-4o's has 200,000 tokens and ids up to 200,018). So a vocabulary's size is
+here always the number of ids that it spans, one more than the highest, and new tokens begin after the highest of the base.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,18 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.records import TOKENIZER_MANIFEST
 
 
+def id_count(tokenizer) -> int:
+    """The ids that a tokenizer spans, one more than its highest: the rows that its model must have.
+
+    Args:
+        tokenizer: anything with `get_vocab()` that names all tokens, added and special ones too.
+    """
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids below `base_size` are the base tokenizer's; those up to `size` are new.
+    """Ids below `base_size` are the base tokenizer's; those from there on and below `size` are new.
 
     Rows from `uninitialised_from` on are not in the checkpoint yet; equal to `size` if all are.
     """
@@ -23,7 +36,7 @@ class Vocabulary:
 
     @property
     def new_tokens(self) -> int:
-        """Number of new tokens."""
+        """Number of new ids."""
         return self.size - self.base_size
 
     def mark(self) -> dict[str, int]:
@@ -31,13 +44,18 @@ class Vocabulary:
         return {"base_vocab_size": self.base_size, "vocab_size": self.size}
 
 
-def manifest_base_size(tokenizer_directory: str | Path) -> int | None:
+def manifest_base_size(tokenizer: str | Path) -> int | None:
     """The base vocabulary's size from the manifest beside a tokenizer, None without a manifest.
+
+    Args:
+        tokenizer: a directory, or a name on the hub.
 
     Raises EEVEError for a manifest that cannot be read.
     """
-    path = Path(tokenizer_directory) / TOKENIZER_MANIFEST
-    if not path.is_file():
+    path: Path | None = Path(tokenizer) / TOKENIZER_MANIFEST
+    if not Path(tokenizer).is_dir():
+        path = _on_the_hub(str(tokenizer))
+    if path is None or not path.is_file():
         return None
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["base_vocab_size"])
@@ -46,6 +64,22 @@ def manifest_base_size(tokenizer_directory: str | Path) -> int | None:
             f"{path} is not a tokenizer manifest ({type(error).__name__}: {error}); "
             "build the tokenizer again with `axolotl eeve tokenizer`"
         ) from None
+
+
+def _on_the_hub(name: str) -> Path | None:
+    """The manifest of a tokenizer that is named as on the hub; None where there is none, or no way to it."""
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(
+            name,
+            TOKENIZER_MANIFEST,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except (OSError, ValueError):  # a path that is not there, or no name for a hub
+        return None
+    return None if found is None else Path(found)
 
 
 def resolve(
@@ -71,15 +105,25 @@ def resolve(
 
     Raises EEVEError with one sentence that says what to change.
     """
-    size = len(tokenizer)
+    size = id_count(tokenizer)
+    base_ids = None if base_tokenizer is None else id_count(base_tokenizer)
+    if mark and size > mark["vocab_size"] and mark["vocab_size"] in (explicit, manifest, base_ids):
+        mark = None  # extended once more: what was new is the base now
     base_size = _agreed_base_size(explicit, manifest, (mark or {}).get("base_vocab_size"))
     if mark and size != mark["vocab_size"]:
         raise EEVEError(
             f"the tokenizer has {size:,} tokens but the model was trained with {mark['vocab_size']:,}; set "
             "tokenizer_config to the tokenizer of the earlier stages"
         )
+    if base_tokenizer is not None:
+        _check_first_ids(tokenizer, base_tokenizer)
     if base_size is None:
-        base_size = min(checkpoint_rows, size)
+        base_size = min(checkpoint_rows if base_ids is None else base_ids, size)
+    elif not mark and base_ids not in (None, base_size, size):
+        raise EEVEError(
+            f"the base vocabulary is said to have {base_size:,} tokens, but the ids of the tokenizer beside the base "
+            f"model end at {base_ids:,}; set eeve.base_vocab_size: {base_ids}, or leave it out"
+        )
     if size < base_size:
         raise EEVEError(
             f"the tokenizer has {size:,} tokens, fewer than the {base_size:,} of the base vocabulary; set "
@@ -91,11 +135,7 @@ def resolve(
             f"{checkpoint_rows:,} rows; set tokenizer_config to an extended tokenizer "
             "(`axolotl eeve tokenizer` builds one), or eeve.base_vocab_size if the rows were added before"
         )
-    if base_tokenizer is not None:
-        _check_first_ids(tokenizer, base_tokenizer, base_size)
-    return Vocabulary(
-        base_size, size, _uninitialised_from(base_size, size, checkpoint_rows, mark, base_tokenizer)
-    )
+    return Vocabulary(base_size, size, _uninitialised_from(base_size, size, checkpoint_rows, mark, base_ids))
 
 
 def _agreed_base_size(explicit: int | None, manifest: int | None, marked: int | None) -> int | None:
@@ -114,7 +154,7 @@ def _agreed_base_size(explicit: int | None, manifest: int | None, marked: int | 
     return next(iter(said.values()), None)
 
 
-def _check_first_ids(tokenizer, base_tokenizer, base_size: int) -> None:
+def _check_first_ids(tokenizer, base_tokenizer) -> None:
     """The base's ids must mean in the extended tokenizer what they mean in the base's own."""
     extended = {i: piece for piece, i in tokenizer.get_vocab().items()}
     for piece, i in sorted(base_tokenizer.get_vocab().items(), key=lambda entry: entry[1]):
@@ -125,10 +165,10 @@ def _check_first_ids(tokenizer, base_tokenizer, base_size: int) -> None:
             )
 
 
-def _uninitialised_from(base_size: int, size: int, rows: int, mark, base_tokenizer) -> int:
+def _uninitialised_from(base_size: int, size: int, rows: int, mark, base_ids: int | None) -> int:
     if mark:
         return size
-    if base_tokenizer is not None and len(base_tokenizer) <= base_size:
+    if base_ids is not None and base_ids <= base_size:
         # Rows that the checkpoint has beyond its own tokenizer are padding, never trained.
         return base_size
     return min(rows, size)

@@ -1,7 +1,11 @@
 """Where new rows start (paper 2.2)."""
 
+import json
+
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
@@ -129,3 +133,18 @@ def test_a_tokenizer_that_is_not_bpe_is_refused():
 def test_the_papers_table_1_on_the_base_tokenizer(base_tokenizer):
     assert len(base_tokenizer.tokenize("안녕하세요, 오늘은 날씨가 좋네요.")) == 26
     assert len(base_tokenizer.tokenize("Hello, the weather is nice today.")) == 8
+
+
+def test_rows_without_a_token_are_left_as_they_are(base_tokenizer):
+    """Ids may have holes: of 32,010 rows, 32,003 and 32,007 have a token."""
+    tokenizer = extended(base_tokenizer, ["하지", "▁학교"])
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["model"]["vocab"] |= {"하지": BASE + 3, "▁학교": BASE + 7}
+    holes = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
+    model = tiny_llama(BASE)
+    model.resize_token_embeddings(BASE + 10, mean_resizing=False)
+    before = model.get_input_embeddings().weight.detach().clone()
+    report = embeddings.initialise(model, holes, BASE, BASE)
+    changed = (model.get_input_embeddings().weight != before).any(dim=1).nonzero().ravel().tolist()
+    assert changed == [BASE + 3, BASE + 7]
+    assert report.without_token == 6 and "initialised 2 new rows" in str(report)

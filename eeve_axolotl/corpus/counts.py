@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import writing
 from eeve_axolotl.tokenizer.spelling import spelling_of
+from eeve_axolotl.vocabulary import id_count
 
 BLOCK = 2048  # documents in a block: what the choice has in memory at a time
 
@@ -63,7 +64,7 @@ class TokenCounter:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.base_vocab_size = base_vocab_size
-        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.vocab_size = id_count(self._tokenizer)
         self._added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
 
     @property

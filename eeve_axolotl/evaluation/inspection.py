@@ -15,7 +15,7 @@ from eeve_axolotl.files import read_json_if_there, write_json
 from eeve_axolotl.records import MARK
 from eeve_axolotl.rows import row_count
 from eeve_axolotl.secrets import redacted
-from eeve_axolotl.vocabulary import manifest_base_size
+from eeve_axolotl.vocabulary import id_count, manifest_base_size
 
 
 def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "auto"):
@@ -35,11 +35,12 @@ def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "a
             f"no model and tokenizer at {model} ({reason}); give the directory of a saved model"
         ) from None
     rows = row_count(loaded)
-    if len(words) > rows:
+    size = id_count(words)
+    if size > rows:
         base = manifest_base_size(tokenizer or model) or rows
-        loaded.resize_token_embeddings(len(words), mean_resizing=False)
+        loaded.resize_token_embeddings(size, mean_resizing=False)
         embeddings.initialise(loaded, words, base, rows)
-        setattr(loaded.config, MARK, {"base_vocab_size": base, "vocab_size": len(words)})  # as a run does
+        setattr(loaded.config, MARK, {"base_vocab_size": base, "vocab_size": size})  # as a run does
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.nn.Module.to(
         loaded, device
@@ -54,7 +55,7 @@ def base_vocab_size(model, tokenizer_directory: str | Path) -> int | None:
 
 def first_subwords(tokenizer, base_size: int) -> dict[int, int] | None:
     """For the id of each new token, its first subword's id in the base's vocabulary; None without new tokens."""
-    if base_size >= len(tokenizer):
+    if base_size >= id_count(tokenizer):
         return None
     pieces = embeddings.subwords(tokenizer, base_size)
     return {base_size + n: ids[0] for n, ids in enumerate(pieces) if ids}
@@ -166,7 +167,7 @@ def row_norms(model, base_size: int | None) -> dict:
 def neighbours(model, tokenizer, base_size: int, tokens: int = 8, nearest: int = 5) -> dict:
     """For some new tokens, evenly spaced over the ids, the rows of the input embeddings nearest by cosine."""
     weight = torch.nn.functional.normalize(model.get_input_embeddings().weight.detach().float(), dim=-1)
-    weight = weight[: len(tokenizer)]
+    weight = weight[: id_count(tokenizer)]
     ids = torch.linspace(base_size, len(weight) - 1, tokens).round().long().unique()
     values, found = (weight[ids] @ weight.T).topk(nearest + 1)
     result = {}

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +16,23 @@ from tokenizers import Tokenizer
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.tokenizer import tekken
 from eeve_axolotl.tokenizer.spelling import byte_level_alphabet, has_pattern, is_byte_level
+from eeve_axolotl.tokenizer.words import letter_ranges
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+"""The tokens of single bytes in a SentencePiece vocabulary with byte fallback."""
 
-def load(name: str) -> PreTrainedTokenizerFast:
+
+def load(name: str, scripts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """The base as a transformers fast tokenizer.
 
     Args:
         name: a directory, a hub name, a SentencePiece `tokenizer.model` file, Mistral's `tekken.json`, or
             `package:file` for one that an installed package carries among its data
             (`mistral_common:tokenizer.model.v1`).
+        scripts: Unicode script names of the letters that it must be able to spell.
 
     Raises EEVEError if it is not there, or neither a SentencePiece-type BPE with byte fallback nor a
     byte-level BPE with a pre-tokenizer pattern.
@@ -57,18 +62,37 @@ def load(name: str) -> PreTrainedTokenizerFast:
             f"base: {name} is a {model['type']} tokenizer; only BPE tokenizers can be extended by merges"
         )
     if is_byte_level(state):
-        missing = [character for character in byte_level_alphabet() if character not in model["vocab"]]
-        if missing or not has_pattern(state):
-            what = (
-                "has no pattern that cuts text into words" if not missing else "lacks tokens for single bytes"
+        if not has_pattern(state):
+            raise EEVEError(
+                f"base: {name} is a byte-level BPE that has no pattern that cuts text into words; use another base"
             )
-            raise EEVEError(f"base: {name} is a byte-level BPE that {what}; use another base")
-    elif not model.get("byte_fallback"):
+        _check_bytes(name, model["vocab"], scripts)
+    elif not (model.get("byte_fallback") and set(BYTES) <= model["vocab"].keys()):
         raise EEVEError(
             f"base: {name} has neither byte fallback (Llama-2, Mistral, SOLAR) nor a byte-level alphabet "
             "(Llama-3, Qwen, GPT-2); use such a base"
         )
     return tokenizer
+
+
+def _check_bytes(name: str, vocab: Mapping[str, int], scripts: Sequence[str]) -> None:
+    """Raise EEVEError if a byte-level base cannot spell the letters of `scripts`.
+
+    A base may lack other bytes (SmolLM2's lacks those that UTF-8 never has, and some control characters).
+    """
+    codes = (
+        code for first, last in letter_ranges(tuple(scripts)) for code in range(ord(first), ord(last) + 1)
+    )
+    needed = {byte for code in codes for byte in chr(code).encode()} | set(b" ")
+    missing = sorted(
+        byte for char, byte in byte_level_alphabet().items() if char not in vocab and byte in needed
+    )
+    if missing:
+        shown = ", ".join(f"{byte:02X}" for byte in missing[:8])
+        raise EEVEError(
+            f"base: {name} is a byte-level BPE that lacks tokens for single bytes that {' and '.join(scripts)} is "
+            f"spelled with ({shown}); use another base"
+        )
 
 
 def sentencepiece_file(name: str) -> Path | None:
@@ -96,8 +120,24 @@ def _package_file(name: str) -> Path:
 
 
 def _from_sentencepiece(file: Path) -> PreTrainedTokenizerBase:
+    from google.protobuf.message import DecodeError
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
     from transformers import AutoTokenizer
 
+    try:
+        proto = ModelProto.FromString(file.read_bytes())
+    except DecodeError:
+        raise EEVEError(
+            f"base: {file} is no SentencePiece model; give a tokenizer.model, or a directory"
+        ) from None
+    if proto.trainer_spec.model_type != TrainerSpec.BPE:
+        kind = TrainerSpec.ModelType.Name(proto.trainer_spec.model_type)
+        raise EEVEError(f"base: {file} is a {kind} model; only BPE tokenizers can be extended by merges")
+    if not set(BYTES) <= {piece.piece for piece in proto.pieces}:
+        raise EEVEError(
+            f"base: {file} has no byte fallback, so it cannot spell letters that it lacks; use a base that has it "
+            "(Llama-2, Mistral, SOLAR)"
+        )
     settings = {
         "tokenizer_class": "LlamaTokenizer",
         "bos_token": "<s>",

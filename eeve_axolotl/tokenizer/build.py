@@ -30,6 +30,7 @@ from eeve_axolotl.tokenizer.settings import WHERE_AND_HOW, TokenizerSettings
 from eeve_axolotl.tokenizer.token_counts import count_tokens, unreachable
 from eeve_axolotl.tokenizer.words import word_splitter
 from eeve_axolotl.version import __version__
+from eeve_axolotl.vocabulary import id_count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -113,7 +114,7 @@ class _Verified:
 
 def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
     """Count the corpus's words in `work`, and choose the new tokens."""
-    base = bases.load(settings.base)
+    base = bases.load(settings.base, settings.script)
     shards = _shards(settings.corpus)
     state = json.loads(base.backend_tokenizer.to_str())
     splitter = word_splitter(state, settings.script)
@@ -129,12 +130,17 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
         engine=settings.engine,
     )
     min_count = settings.threshold(table.bytes)
+    first_id = id_count(base)
+    if holes := first_id - len(base.get_vocab()):
+        LOG.info(
+            "new ids begin at %s: the base leaves %s ids below that unused", f"{first_id:,}", f"{holes:,}"
+        )
     LOG.info(
         "corpus: %s documents, %.1f MB, %s distinct words; tokens seen less than %s times are dropped",
         f"{table.documents:,}", table.bytes / 1e6, f"{table.distinct:,}", f"{min_count:,}",
     )  # fmt: skip
     rules = SelectionRules(
-        first_id=len(base),
+        first_id=first_id,
         new_tokens=settings.new_tokens,
         min_count=min_count,
         intermediate_vocab_size=settings.intermediate_vocab_size,
@@ -147,7 +153,7 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
         threads=settings.workers,
     )
     selection = select(state, table, rules)
-    extended = bases.extended_state(state, selection.tokens, len(base))
+    extended = bases.extended_state(state, selection.tokens, first_id)
     return _Learned(base, shards, table, min_count, selection, extended)
 
 
@@ -176,8 +182,8 @@ def _manifest(settings: TokenizerSettings, learned: _Learned, verified: _Verifie
     return {
         "base": redacted(settings.base),
         "base_sha256": bases.identity(base),
-        "base_vocab_size": len(base),
-        "vocab_size": len(base) + len(selection.tokens),
+        "base_vocab_size": id_count(base),
+        "vocab_size": id_count(base) + len(selection.tokens),
         "settings": redacted(settings.model_dump(exclude=WHERE_AND_HOW)),
         "corpus": {
             "documents": table.documents,

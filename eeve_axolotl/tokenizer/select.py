@@ -7,14 +7,15 @@ added again, and all is counted again, until nothing changes (search.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
+from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer import continued, intermediate
 from eeve_axolotl.tokenizer.candidate_counts import CandidateCounter
 from eeve_axolotl.tokenizer.counting.table import WordTable
 from eeve_axolotl.tokenizer.letters import Letters, letters_of, unshared
 from eeve_axolotl.tokenizer.rules import Selection, SelectionRules
 from eeve_axolotl.tokenizer.search import Search
+
+LOG = logger("tokenizer")
 
 
 def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
@@ -45,17 +46,38 @@ def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
         for token in proposed
         if token not in fragments and (reason := curation.refusal(spelling.read(token)))
     }
-    kept = {*map(spelling.spell, curation.allow), *allowed, *fragments} - base.keys()
     budget = rules.budget()
     # Merges in the order that they were learned, and more of them in place of those that are dropped.
     limit = len(proposed) if budget is None or rules.method == "eeve" else budget
     while True:
+        kept = {*map(spelling.spell, curation.allow), *allowed, *fragments} - base.keys()
         counter = CandidateCounter(state, proposed[:limit])
         selection = Search(counter, table, rules, letters, kept, refused).run()
+        idle = set(fragments) - set(letters.needed(selection.tokens))
+        if idle:
+            # Fragments whose letters were all dropped lead nowhere: without them, and their places to others.
+            refused |= _without(idle, letters)
+            fragments = [fragment for fragment in fragments if fragment not in idle]
+            continue
         short = (budget or 0) - len(selection.tokens)
         if short < rules.multiple or limit >= len(proposed):
-            return _without_idle_fragments(selection, letters, fragments)
+            selection.fragments = fragments
+            if short >= rules.multiple:
+                LOG.warning(
+                    "%s of the %s tokens asked for were found: no other candidate occurs %s times and saves any",
+                    f"{len(selection.tokens):,}", f"{budget:,}", f"{rules.min_count:,}",
+                )  # fmt: skip
+            return selection
         limit += short
+
+
+def _without(idle: set[str], letters: Letters) -> dict[str, str]:
+    """What must not be chosen where the fragments `idle` are not, with the reasons: they and the letters they begin."""
+    reasons = dict.fromkeys(idle, "no letter that it begins is chosen")
+    for letter, needed in letters.fragments.items():
+        if not idle.isdisjoint(needed):
+            reasons[letter] = "its first bytes need tokens that pay for no letter"
+    return reasons
 
 
 def _learn(state: dict, table: WordTable, rules: SelectionRules, letters: list[str]) -> list[str]:
@@ -65,13 +87,3 @@ def _learn(state: dict, table: WordTable, rules: SelectionRules, letters: list[s
         return continued.learn(state, table, letters, size, most_words)
     tokens = intermediate.learn(table, size, most_words)
     return [table.splitter.spelling.spell(token) for token in tokens if len(token) > 1]
-
-
-def _without_idle_fragments(selection: Selection, letters: Letters, fragments: Collection[str]) -> Selection:
-    """The selection without fragments whose letters were all dropped: they lead nowhere."""
-    idle = set(fragments) - set(letters.needed(selection.tokens))
-    selection.tokens = [token for token in selection.tokens if token not in idle]
-    for token in idle:
-        selection.counts.pop(token, None)
-    selection.fragments = [token for token in fragments if token not in idle]
-    return selection

@@ -26,7 +26,7 @@ from eeve_axolotl.tokenizer import counting
 from eeve_axolotl.tokenizer.build import build
 from eeve_axolotl.tokenizer.letters import letters_of, sharing, unshared
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
-from eeve_axolotl.tokenizer.spelling import ByteLevel
+from eeve_axolotl.tokenizer.spelling import ByteLevel, byte_level_alphabet
 from eeve_axolotl.tokenizer.token_counts import tokens_of
 from eeve_axolotl.tokenizer.words import word_splitter
 from tests.conftest import corpus
@@ -211,6 +211,72 @@ def test_a_base_without_pattern_is_refused(tmp_path):
     tokenizer.save_pretrained(tmp_path / "base")
     with pytest.raises(EEVEError, match="no pattern"):
         bases.load(str(tmp_path / "base"))
+
+
+def with_holes(directory: Path) -> Path:
+    """A base whose special tokens lie far above its others (GPT-4o's, cl100k's kind)."""
+    state = json.loads(KINDS["llama3"]().backend_tokenizer.to_str())
+    for n, token in enumerate(state["added_tokens"]):
+        token["id"] = 1800 + n
+        state["model"]["vocab"].pop(token["content"], None)
+    state["model"]["vocab"] |= {token["content"]: token["id"] for token in state["added_tokens"]}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state))).save_pretrained(directory)
+    return directory
+
+
+def without_bytes(directory: Path, missing: set[int]) -> Path:
+    """A base that lacks tokens for some bytes (SmolLM2's kind)."""
+    state = json.loads(KINDS["llama3"]().backend_tokenizer.to_str())
+    lacking = {char for char, byte in byte_level_alphabet().items() if byte in missing}
+    model = state["model"]
+    model["merges"] = [pair for pair in model["merges"] if not lacking & set("".join(pair))]
+    model["vocab"] = {token: i for token, i in model["vocab"].items() if not lacking & set(token)}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state))).save_pretrained(directory)
+    return directory
+
+
+def extend(base: Path, texts: list[str], output: Path, **settings) -> dict:
+    file = write(output.with_suffix(".jsonl"), texts)
+    return build(
+        TokenizerSettings(
+            base=str(base), output=str(output), corpus=[Source(path=str(file))],
+            **{"new_tokens": 100, "intermediate_vocab_size": 800, "min_count": 3} | settings,
+        )
+    )  # fmt: skip
+
+
+def test_new_ids_begin_after_the_highest_of_a_base_with_holes(tmp_path):
+    base = with_holes(tmp_path / "base")
+    before = Tokenizer.from_file(str(base / "tokenizer.json")).get_vocab()
+    manifest = extend(base, hangul(), tmp_path / "extended")
+    after = Tokenizer.from_file(str(tmp_path / "extended" / "tokenizer.json")).get_vocab()
+    assert max(before.values()) + 1 == manifest["base_vocab_size"] == 1802
+    assert len(set(after.values())) == len(after) and before.items() <= after.items()
+    assert sorted(after.values())[-100:] == list(range(1802, 1902))
+
+
+@pytest.mark.parametrize("kind", ["mixed", "llama3"])
+def test_the_budget_is_met_where_fragments_lead_nowhere_in_the_end(kind, tmp_path):
+    """Many rare letters ask for fragments, and a small budget drops the letters again."""
+    KINDS[kind]().save_pretrained(tmp_path / "base")
+    rng = random.Random(1)
+    rare = ["".join(chr(rng.randrange(0xAC00, 0xD7A4)) for _ in range(3)) for _ in range(400)]
+    manifest = extend(tmp_path / "base", [*hangul(), *rare * 3], tmp_path / "extended", new_tokens=60)
+    assert manifest["vocab_size"] - manifest["base_vocab_size"] == 60 == len(manifest["counts"])
+    assert manifest["unreachable"] == 0
+
+
+def test_bytes_that_a_base_lacks_are_no_matter_where_the_script_has_none(tmp_path):
+    """A control character inside a word is passed over by the base's model; what is counted is what it makes."""
+    base = without_bytes(tmp_path / "base", {0x01, 0xC0, 0xC1, 0xF1, 0xF5, 0xFF})
+    texts = [text.replace("하", "하\x01") for text in hangul()]
+    assert extend(base, texts, tmp_path / "extended")["unreachable"] == 0
+
+
+def test_a_base_without_the_bytes_of_the_script_is_refused(tmp_path):
+    base = without_bytes(tmp_path / "base", {0xED})
+    with pytest.raises(EEVEError, match=r"lacks tokens for single bytes that Hangul is spelled with \(ED\)"):
+        extend(base, hangul(), tmp_path / "extended")
 
 
 TEKKEN = Path(importlib.util.find_spec("mistral_common").origin).parent / "data" / "tekken_240911.json"

@@ -126,3 +126,23 @@ def test_a_base_that_cannot_be_extended_is_refused(kind, state, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(EEVEError, match=message):
         bases.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["unigram", "no fallback", "no model"])
+def test_a_sentencepiece_model_that_cannot_be_extended_is_refused(kind, model, tmp_path):
+    proto = ModelProto.FromString(model)
+    message = {
+        "unigram": "is a UNIGRAM model",
+        "no fallback": "has no byte fallback",
+        "no model": "is no Sentence",
+    }
+    if kind == "unigram":
+        proto.trainer_spec.model_type = 1
+    elif kind == "no fallback":
+        for n, piece in enumerate(proto.pieces):
+            if piece.piece.startswith("<0x"):
+                piece.piece = f"byte{n}"
+    raw = b"{}" if kind == "no model" else proto.SerializeToString()
+    (tmp_path / "tokenizer.model").write_bytes(raw)
+    with pytest.raises(EEVEError, match=message[kind]):
+        bases.load(str(tmp_path / "tokenizer.model"))

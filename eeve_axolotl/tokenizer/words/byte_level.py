@@ -27,6 +27,9 @@ class ByteLevelWordSplitter(WordSplitter):
         super().__init__(state, scripts)
         self._added = any_of([token["content"] for token in state["added_tokens"]])
         self._normalizes = bool(steps(state["normalizer"]))
+        lacking = byte_level_alphabet().keys() - state["model"]["vocab"].keys()
+        #: Bytes without a token: the base's model passes over them, so what stands around them may merge.
+        self._lacking = str.maketrans("", "", "".join(sorted(lacking))) if lacking else None
         self._cache: dict[str, bool] = {}
 
     def __getstate__(self) -> dict:
@@ -38,7 +41,10 @@ class ByteLevelWordSplitter(WordSplitter):
 
     def words(self, text: str) -> list[str]:
         """The words of a document in order, in the base's alphabet."""
-        return [piece for piece in self.pieces(text) if self.has_letter(piece)]
+        pieces = self.pieces(text)
+        if self._lacking is not None:
+            pieces = [piece.translate(self._lacking) for piece in pieces]
+        return [piece for piece in pieces if self.has_letter(piece)]
 
     def has_letter(self, word: str) -> bool:
         """Whether a piece in the base's alphabet has a letter of the scripts, and so is a word."""
