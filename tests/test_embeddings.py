@@ -137,9 +137,9 @@ def test_the_papers_table_1_on_the_base_tokenizer(base_tokenizer):
 
 def test_rows_without_a_token_are_left_as_they_are(base_tokenizer):
     """Ids may have holes: of 32,010 rows, 32,003 and 32,007 have a token."""
-    tokenizer = extended(base_tokenizer, ["하지", "▁학교"])
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    state["model"]["vocab"] |= {"하지": BASE + 3, "▁학교": BASE + 7}
+    state = json.loads(base_tokenizer.backend_tokenizer.to_str())
+    state["model"]["vocab"] |= {"하지": BASE + 3, "학교": BASE + 7}
+    state["model"]["merges"] += [["하", "지"], ["학", "교"]]
     holes = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
     model = tiny_llama(BASE)
     model.resize_token_embeddings(BASE + 10, mean_resizing=False)

@@ -7,6 +7,8 @@ added again, and all is counted again, until nothing changes (search.py).
 
 from __future__ import annotations
 
+from collections import Counter
+
 from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer import continued, intermediate
 from eeve_axolotl.tokenizer.candidate_counts import CandidateCounter
@@ -56,8 +58,9 @@ def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
         idle = set(fragments) - set(letters.needed(selection.tokens))
         if idle:
             # Fragments whose letters were all dropped lead nowhere: without them, and their places to others.
-            refused |= _without(idle, letters)
-            fragments = [fragment for fragment in fragments if fragment not in idle]
+            without = _least_useful(idle, letters, budget)
+            refused |= _reasons(without, letters)
+            fragments = [fragment for fragment in fragments if fragment not in without]
             continue
         short = (budget or 0) - len(selection.tokens)
         if short < rules.multiple or limit >= len(proposed):
@@ -71,11 +74,23 @@ def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
         limit += short
 
 
-def _without(idle: set[str], letters: Letters) -> dict[str, str]:
-    """What must not be chosen where the fragments `idle` are not, with the reasons: they and the letters they begin."""
-    reasons = dict.fromkeys(idle, "no letter that it begins is chosen")
+def _least_useful(idle: set[str], letters: Letters, budget: int | None) -> set[str]:
+    """Those of the fragments to do without: all of a few; of many, which took the places of letters, half."""
+    if budget is None or len(idle) <= budget // 50:
+        return idle
+    use = Counter(dict.fromkeys(idle, 0))
     for letter, needed in letters.fragments.items():
-        if not idle.isdisjoint(needed):
+        for fragment in idle.intersection(needed):
+            use[fragment] += letters.counts[letter]
+    ranked = sorted(idle, key=lambda fragment: (use[fragment], fragment))
+    return set(ranked[: -(-len(ranked) // 2)])
+
+
+def _reasons(without: set[str], letters: Letters) -> dict[str, str]:
+    """What must not be chosen without these fragments, with the reason: they themselves, and the letters they begin."""
+    reasons = dict.fromkeys(without, "no letter that it begins is chosen")
+    for letter, needed in letters.fragments.items():
+        if not without.isdisjoint(needed):
             reasons[letter] = "its first bytes need tokens that pay for no letter"
     return reasons
 
