@@ -54,21 +54,21 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "have it written again") -> Any:
     """The content of a JSON file of ours.
 
-    Raises EEVEError naming the file if it is missing, cannot be read, or is no JSON.
+    Raises EEVEError naming the file, and the `remedy`, if it is missing, cannot be read, or is no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise EEVEError(f"{path} cannot be read ({why}); have it written again") from None
+        raise EEVEError(f"{path} cannot be read ({why}); {remedy}") from None
 
 
-def read_json_if_there(path: Path) -> Any:
+def read_json_if_there(path: Path, remedy: str = "have it written again") -> Any:
     """The same, None where there is no file."""
-    return read_json(path) if path.is_file() else None
+    return read_json(path, remedy) if path.is_file() else None
 
 
 @contextmanager

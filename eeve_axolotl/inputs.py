@@ -28,7 +28,7 @@ Identity = dict[str, str]
 def of_file(path: Path) -> str:
     """Size and SHA-256 of a file; of a large one, the hash of blocks, and the time when it was last written."""
     at = path.stat()
-    return _of_file(path.absolute(), at.st_size, at.st_mtime_ns)
+    return _of_file(path.absolute(), at.st_size, at.st_mtime_ns, at.st_ctime_ns)
 
 
 def of_path(path: str | Path) -> Identity:
@@ -100,8 +100,8 @@ def _cached_revision(name: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=100_000)
-def _of_file(path: Path, size: int, written: int) -> str:
-    """`written`, in ns since 1970, counts where not every byte is read."""
+def _of_file(path: Path, size: int, written: int, changed: int) -> str:
+    """`written`, in ns since 1970, counts where not every byte is read. `changed` cannot be set: it keeps the cache true."""
     hashed = hashlib.sha256()
     with path.open("rb") as file:
         if size <= WHOLE:

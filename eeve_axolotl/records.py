@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json_if_there, sha256
 
 # Beside a stage's weights.
@@ -69,10 +72,81 @@ def last_whole_checkpoint(directory: Path) -> str | None:
     return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of JSON file of ours: the keys that it has at least, with their types, and how to have it written again."""
+
+    keys: Mapping[str, type | tuple[type, ...]]
+    remedy: str
+
+
+STAGE_RECORD = Kind({"weights": dict}, "remove it to have the stage trained again")
+STAGE_HISTORY = Kind({}, "remove it: only the report needs it")
+CHAIN_FILE = Kind(
+    {"runs": list, "tokenizer": str, "base_model": str},
+    "remove it and run the pipeline again to have it written",
+)
+RUN_STATE = Kind(
+    {"settings": dict, "tokenizer": str, "starts_from": dict},
+    "remove it (changes of what the run was made from are not seen then), or train the run again with --from",
+)
+FIGURES = Kind(
+    {"name": str, "texts": dict}, "remove it and run the pipeline again to have the model evaluated again"
+)
+TOKENIZER_FILE = Kind(
+    {"base_vocab_size": int},
+    "build the tokenizer again with `axolotl eeve tokenizer` and `overwrite: true`",
+)
+CORPUS_FILE = Kind(
+    {"tokenizer": dict, "longest_record": int},
+    "make the corpus again with `axolotl eeve corpus` and `overwrite: true`",
+)
+FAST_TOKENIZER = Kind({"model": dict}, "build or download the tokenizer again")
+KINDS = {CHAIN: CHAIN_FILE, HISTORY: STAGE_HISTORY, RECORD: Kind({}, STAGE_RECORD.remedy)}
+
+
+def read(path: Path, kind: Kind) -> dict[str, Any] | None:
+    """The content of a file of ours, None if there is none.
+
+    Raises EEVEError with the file and what to do if it is no JSON, or not of its kind.
+    """
+    content = read_json_if_there(path, kind.remedy)
+    if content is None:
+        if path.is_file():
+            raise EEVEError(f"{path} is empty; {kind.remedy}")
+        return None
+    if not isinstance(content, dict):
+        raise EEVEError(f"{path} is not a JSON mapping; {kind.remedy}")
+    for key, of in kind.keys.items():
+        if not isinstance(content.get(key), of):
+            said = f"a `{key}` of another kind" if key in content else f"no `{key}`"
+            raise EEVEError(f"{path} has {said}; {kind.remedy}")
+    return content
+
+
 def read_record(directory: str | Path) -> dict[str, Any] | None:
-    """The record of a stage that is done, or None: no record, or weights that are not those it names."""
-    record = read_json_if_there(Path(directory) / RECORD)
-    return record if record and record.get("weights") == weights_sha256(directory) else None
+    """The record of a stage that is done, or None: no record, or weights that are not those it names.
+
+    Raises EEVEError if the record is none of ours.
+    """
+    record = read(Path(directory) / RECORD, STAGE_RECORD)
+    return record if record and record["weights"] == weights_sha256(directory) else None
+
+
+def check_kept_weights(directory: Path, stage: str) -> None:
+    """Raise EEVEError if a finished stage has a record and kept weights, but not those that the record names."""
+    record = read(directory / RECORD, STAGE_RECORD)
+    if record and record["weights"]:
+        there = weights_sha256(directory)
+        if there and there != record["weights"]:
+            wrong = [
+                name
+                for name in sorted({*there, *record["weights"]})
+                if there.get(name) != record["weights"].get(name)
+            ]
+            raise EEVEError(
+                f"{directory / wrong[0]} is not what stage {stage} wrote; put it back, or train again: --from {stage}"
+            )
 
 
 def weights_sha256(directory: str | Path) -> dict[str, str]:
@@ -80,10 +154,10 @@ def weights_sha256(directory: str | Path) -> dict[str, str]:
     found = {}
     for path in sorted(Path(directory).glob("*.safetensors")):
         at = path.stat()
-        found[path.name] = _sha256(path, at.st_size, at.st_mtime_ns)
+        found[path.name] = _sha256(path.absolute(), at.st_size, at.st_mtime_ns, at.st_ctime_ns)
     return found
 
 
 @functools.lru_cache(maxsize=1000)
-def _sha256(path: Path, size: int, changed: int) -> str:
+def _sha256(path: Path, size: int, written: int, changed: int) -> str:
     return sha256(path)

@@ -6,12 +6,11 @@ here always the number of ids that it spans, one more than the highest, and new 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.records import TOKENIZER_MANIFEST
+from eeve_axolotl.records import TOKENIZER_FILE, TOKENIZER_MANIFEST, read
 
 
 def id_count(tokenizer) -> int:
@@ -55,15 +54,8 @@ def manifest_base_size(tokenizer: str | Path) -> int | None:
     path: Path | None = Path(tokenizer) / TOKENIZER_MANIFEST
     if not Path(tokenizer).is_dir():
         path = _on_the_hub(str(tokenizer))
-    if path is None or not path.is_file():
-        return None
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["base_vocab_size"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise EEVEError(
-            f"{path} is not a tokenizer manifest ({type(error).__name__}: {error}); "
-            "build the tokenizer again with `axolotl eeve tokenizer`"
-        ) from None
+    manifest = read(path, TOKENIZER_FILE) if path else None
+    return int(manifest["base_vocab_size"]) if manifest else None
 
 
 def _on_the_hub(name: str) -> Path | None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json, read_json_if_there
-from eeve_axolotl.records import CORPUS_MANIFEST
+from eeve_axolotl.records import CORPUS_FILE, CORPUS_MANIFEST, FAST_TOKENIZER, read
 
 Manifest = dict[str, Any]  # as JSON has it
 
@@ -23,7 +22,7 @@ def tokenizer_identity(directory: str | Path) -> str:
     """
     file = Path(directory) / "tokenizer.json"
     if file.is_file():
-        state = read_json(file)
+        state = read(file, FAST_TOKENIZER) or {}
     else:
         from transformers import AutoTokenizer
 
@@ -47,7 +46,7 @@ def read_manifest(directory: str | Path) -> Manifest | None:
 
     Raises EEVEError for a manifest that cannot be read.
     """
-    manifest: Manifest | None = read_json_if_there(Path(directory) / CORPUS_MANIFEST)
+    manifest: Manifest | None = read(Path(directory) / CORPUS_MANIFEST, CORPUS_FILE)
     return manifest
 
 
@@ -73,7 +72,9 @@ def check_recipe(cfg: Mapping[str, Any]) -> None:
             for corpus in _corpora(entry):
                 if tokenizer and Path(tokenizer).is_dir():
                     check_tokenizer(corpus, tokenizer)
-                _check_length(cfg, read_json(corpus / CORPUS_MANIFEST), corpus, key)
+                manifest = read_manifest(corpus)
+                assert manifest is not None  # `_corpora` has seen it
+                _check_length(cfg, manifest, corpus, key)
 
 
 def _corpora(entry: Mapping[str, Any] | str) -> list[Path]:

@@ -11,8 +11,8 @@ from eeve_axolotl import embeddings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.scoring import score, stream_texts
 from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings, subject
-from eeve_axolotl.files import read_json_if_there, write_json
-from eeve_axolotl.records import MARK
+from eeve_axolotl.files import write_json
+from eeve_axolotl.records import FIGURES, MARK, read
 from eeve_axolotl.rows import row_count
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.vocabulary import id_count, manifest_base_size
@@ -132,7 +132,7 @@ def evaluate(
             max_length=settings.max_length,
         ),
     }
-    before = (read_json_if_there(Path(base)) or {}).get("texts", {}) if base else {}
+    before = (read(Path(base), FIGURES) or {}).get("texts", {}) if base else {}
     found["retention"] = {
         text: before[text]["bits_per_byte"] / figures["bits_per_byte"]
         for text, figures in found["texts"].items()

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from eeve_axolotl import inputs
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.records import weights_sha256
 from eeve_axolotl.secrets import redacted
@@ -47,5 +48,7 @@ def subject(model: str | Path, tokenizer: str | Path | None, settings: Evaluatio
         "tokenizer": tokenizer_identity(words)
         if (words / "tokenizer.json").is_file()
         else redacted(str(words)),
+        "config": inputs.of_model(model),
+        "texts_read": redacted({name: inputs.of_path(path) for name, path in settings.texts.items()}),
         "settings": {**redacted(settings.model_dump()), "prompts": settings.prompts},
     }

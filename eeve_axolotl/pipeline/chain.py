@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from eeve_axolotl import report
+from eeve_axolotl import inputs, report
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import alone, check_writable, read_json, read_json_if_there, remove_ours, write_json
+from eeve_axolotl.files import alone, check_writable, remove_ours, write_json
 from eeve_axolotl.pipeline import launch, prepared, summary
 from eeve_axolotl.pipeline.display import Display
 from eeve_axolotl.pipeline.runs import Run, changes, claim, differences
@@ -21,9 +21,14 @@ from eeve_axolotl.pipeline.tasks import Task, Tasks
 from eeve_axolotl.records import (
     HISTORY,
     RECORD,
+    RUN_STATE,
     RUNS,
+    STAGE_RECORD,
+    TOKENIZER_FILE,
     TOKENIZER_MANIFEST,
+    check_kept_weights,
     is_ours,
+    read,
     read_record,
     weights_sha256,
 )
@@ -72,8 +77,12 @@ class Chain:
         for run in self.runs:
             if any(each.name in again for each in run.stages):
                 return  # this one and those after it are trained anew
-            before = read_json_if_there(self._state(run))
-            if before and run.trained and (found := changes(before, run.state())):
+            if run.trained:
+                for place in run.stages[:-1]:
+                    check_kept_weights(place.directory, place.name)
+            before = read(self._state(run), RUN_STATE)
+            now = {**run.state(), "made": inputs.of_model(run.output)}
+            if before and run.trained and (found := changes(before, now)):
                 raise EEVEError(
                     f"{run.config} is done, but since then {'; '.join(found)}. Put it back, or train again from there: "
                     f"--from {run.stages[0].name}"
@@ -83,7 +92,7 @@ class Chain:
         if not self.settings.tokenizer:
             return
         settings = read_yaml(self.settings.tokenizer, TokenizerSettings)
-        built = (read_json_if_there(Path(settings.output) / TOKENIZER_MANIFEST) or {}).get("settings") or {}
+        built = (read(Path(settings.output) / TOKENIZER_MANIFEST, TOKENIZER_FILE) or {}).get("settings") or {}
         now = redacted(settings.model_dump(mode="json"))
         if found := differences(built, {key: now.get(key) for key in built}):
             raise EEVEError(
@@ -137,13 +146,14 @@ class Chain:
         log = self._command(task, display)
         if not run.trained:
             raise EEVEError(f"`axolotl {' '.join(task.arguments)}` left no record in {run.output}; see {log}")
-        write_json(self._state(run), state)
+        write_json(self._state(run), {**state, "made": inputs.of_model(run.output)})
 
     def _merge(self, task: Task, run: Run, display: Display) -> None:
         check_room(run.cfg["base_model"], run.output, task.what)
         remove_ours(run.result, is_ours)  # of a merge that was killed
         self._command(task, display)
-        record = read_json(run.output / RECORD)
+        record = read(run.output / RECORD, STAGE_RECORD)
+        assert record is not None  # the run is trained
         merged = {"merged_from": record["weights"], "weights": weights_sha256(run.result)}
         if (run.output / HISTORY).is_file():
             shutil.copy(run.output / HISTORY, run.result / HISTORY)

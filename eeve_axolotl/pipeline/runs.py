@@ -11,8 +11,8 @@ from eeve_axolotl import inputs
 from eeve_axolotl.args import EEVESettings, read_block
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json_if_there, write_json
-from eeve_axolotl.records import CHAIN, read_record, weights_sha256
+from eeve_axolotl.files import write_json
+from eeve_axolotl.records import CHAIN, CHAIN_FILE, read, read_record, weights_sha256
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.settings import read_mapping
 from eeve_axolotl.stages import Layers
@@ -126,11 +126,9 @@ def changes(before: dict, now: dict) -> list[str]:
         found.append("the tokenizer was built anew")
     if before["starts_from"] != now["starts_from"]:
         found.append("the model that it starts from is another")
-    # Records of earlier versions have no inputs.
-    found += [
-        f"{name} has another content"
-        for name in inputs.changed(before.get("inputs") or now["inputs"], now["inputs"])
-    ]
+    for key in ("inputs", "made"):  # records of earlier versions have neither
+        names = inputs.changed(before.get(key) or now[key], now[key])
+        found += [f"{name} has another content" for name in names]
     return found + differences(before["settings"], now["settings"])
 
 
@@ -151,6 +149,15 @@ def check_chain(runs: list[Run]) -> None:
                 raise EEVEError(
                     f"runs: {run.config} and {other.config} have the same name or output_dir; give each its own"
                 )
+    makers: dict[str, Run] = {}
+    for run in runs:
+        for stage in run.stages:
+            other = makers.setdefault(stage.name, run)
+            if other is not run:
+                raise EEVEError(
+                    f"runs: {other.config} and {run.config} both have a stage {stage.name}, and neither figures nor "
+                    "`--from` could tell them apart; make a pipeline of its own of one"
+                )
     for before, run in itertools.pairwise(runs):
         if Path(run.cfg["base_model"]).absolute() != before.result.absolute():
             raise EEVEError(
@@ -166,10 +173,13 @@ def check_chain(runs: list[Run]) -> None:
 def claim(output: Path, runs: list[Run], texts: dict[str, str]) -> None:
     """Write down what this pipeline is. Raises EEVEError if `output` is another pipeline's."""
     path = output / CHAIN
-    before = read_json_if_there(path)
+    before = read(path, CHAIN_FILE)
     places = [str(run.output) for run in runs]
-    if before and [run["output_dir"] for run in before["runs"]] != places:
-        theirs = ", ".join(run["output_dir"] for run in before["runs"])
+    written = [
+        str(run.get("output_dir")) if isinstance(run, dict) else "?" for run in (before or {}).get("runs", [])
+    ]
+    if before and written != places:
+        theirs = ", ".join(written)
         raise EEVEError(
             f"output {output} belongs to another pipeline (its runs write {theirs}); choose another `output`, or "
             "remove it"

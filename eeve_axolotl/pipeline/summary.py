@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eeve_axolotl.files import read_json_if_there
 from eeve_axolotl.pipeline.runs import Run
-from eeve_axolotl.records import EVALUATION, MARK
+from eeve_axolotl.records import EVALUATION, FIGURES, MARK, read
 from eeve_axolotl.stages import Rows, Stage
 from eeve_axolotl.tables import markdown_table
 
@@ -15,7 +15,8 @@ SIDES = ("embed_tokens.weight", "lm_head.weight")
 
 def table(output: Path, runs: list[Run]) -> str:
     """Markdown, columns aligned: the base, the extended model before training, and every stage that was evaluated."""
-    found = [read_json_if_there(path) for path in (output / EVALUATION).glob("*.json")]
+    files = sorted((output / EVALUATION).glob("*.json"))
+    found = [each for path in files if (each := read(path, FIGURES))]
     evaluations = {each["name"]: each for each in found}
     texts = list(next(iter(evaluations.values()))["texts"]) if evaluations else []
     head = [

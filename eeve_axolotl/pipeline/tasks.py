@@ -10,10 +10,9 @@ import click
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.settings import EvaluationSettings, subject
-from eeve_axolotl.files import read_json_if_there
 from eeve_axolotl.pipeline.runs import Run, check_chain
 from eeve_axolotl.pipeline.settings import PipelineSettings
-from eeve_axolotl.records import EVALUATION, TOKENIZER_MANIFEST
+from eeve_axolotl.records import EVALUATION, FIGURES, TOKENIZER_MANIFEST, read
 from eeve_axolotl.settings import read_yaml
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
@@ -127,7 +126,7 @@ class Tasks:
             arguments += ["--tokenizer", tokenizer]
         if not own_tokenizer:
             arguments += ["--base", str(figures / "base.json")]
-        before = read_json_if_there(file)
+        before = read(file, FIGURES)
         now = subject(model, tokenizer, settings)
         done = before is not None and all(before.get(key) == value for key, value in now.items())
         return Task(f"evaluate.{file.stem}", f"evaluate: {name}", done, arguments)

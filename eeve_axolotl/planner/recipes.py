@@ -14,10 +14,9 @@ from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
 from eeve_axolotl.batch import OptimizerStep
 from eeve_axolotl.checks import output_of
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json
 from eeve_axolotl.planner.memory import Training
 from eeve_axolotl.planner.shapes import Shape, read_config, shape_of
-from eeve_axolotl.records import MARK, TOKENIZER_MANIFEST
+from eeve_axolotl.records import MARK, TOKENIZER_FILE, TOKENIZER_MANIFEST, read
 from eeve_axolotl.settings import read_mapping
 from eeve_axolotl.sharding import check_sharding
 from eeve_axolotl.stages import Layers, Rows, Stage
@@ -103,7 +102,7 @@ class Recipe:
         directory = self.cfg.get("tokenizer_config") or self.cfg.get("base_model") or ""
         base = manifest_base_size(directory)
         if base:
-            return base, read_json(Path(directory) / TOKENIZER_MANIFEST)["vocab_size"]
+            return base, (read(Path(directory) / TOKENIZER_MANIFEST, TOKENIZER_FILE) or {})["vocab_size"]
         mark = self.shape.config.get(MARK)
         if mark:
             return mark["base_vocab_size"], mark["vocab_size"]

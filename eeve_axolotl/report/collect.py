@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json
-from eeve_axolotl.records import CHAIN, EVALUATION, HISTORY, RECORD, TOKENIZER_MANIFEST
+from eeve_axolotl.records import CHAIN, EVALUATION, HISTORY, KINDS, RECORD, TOKENIZER_MANIFEST, Kind, read
 from eeve_axolotl.secrets import redacted
 
 MATRICES = {"input_embeddings": "input embeddings", "output_embeddings": "output embeddings"}
@@ -206,7 +205,7 @@ def collect(directory: str | Path) -> PipelineData:
             manifest=_manifest(tokenizer / TOKENIZER_MANIFEST),
             token_ids=_token_ids(tokenizer / "tokenizer.json"),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise EEVEError(
             f"{directory / CHAIN} is not as `axolotl eeve run` writes it ({type(error).__name__}: {error}); "
             "run the pipeline again to have it written"
@@ -264,10 +263,7 @@ def _read(path: Path) -> dict:
     """The JSON mapping in a file, empty if there is no such file."""
     if not path.is_file():
         return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise EEVEError(f"{path} is not a JSON mapping; have it written again")
-    return content
+    return read(path, KINDS.get(path.name, Kind({}, "have it written again"))) or {}
 
 
 def _has_loss(entry: Mapping) -> bool:

@@ -21,16 +21,18 @@ from transformers.trainer_utils import TrainOutput
 
 from eeve_axolotl.batch import OptimizerStep
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json_if_there, replacing
+from eeve_axolotl.files import replacing
 from eeve_axolotl.logs import logger
 from eeve_axolotl.records import (
     CHECKPOINT,
     OPTIMIZER,
     RECORD,
+    STAGE_RECORD,
     WHOLE,
     checkpoints_directory,
     is_ours,
     last_whole_checkpoint,
+    read,
     read_record,
     stage_directory,
 )
@@ -210,7 +212,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         if run.settings.keep_schedule:
             self._all_steps = self._count_all_steps()
         self._steps_before = sum(
-            (read_json_if_there(stage_directory(output, name) / RECORD) or {}).get("steps", 0)
+            (read(stage_directory(output, name) / RECORD, STAGE_RECORD) or {}).get("steps", 0)
             for name in names[:first]
         )
         for number in range(first, len(names)):

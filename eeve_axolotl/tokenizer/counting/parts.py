@@ -109,7 +109,10 @@ def _finished(directory: Path, ids: Iterable[str]) -> dict[str, Mark]:
         path = _mark_of(directory, part)
         if path.exists():
             raw = read_json(path)
-            mark = Mark(**{**raw, "parquet": tuple(raw["parquet"])})
+            try:
+                mark = Mark(**{**raw, "parquet": tuple(raw["parquet"])})
+            except (TypeError, KeyError):
+                continue  # none of ours: the part is counted again
             if all((directory / "words" / name).exists() for name in mark.parquet):
                 marks[part] = mark
     return marks
