@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 from collections.abc import Callable
@@ -18,17 +19,38 @@ def eeve() -> None:
 
 
 def told_plainly(command: Callable) -> Callable:
-    """Print an EEVEError as one line on stderr and exit with 1, without a traceback."""
+    """Print what a person can put right as one line on stderr, without a traceback: exit status 1, after Ctrl-C 130."""
 
     @functools.wraps(command)
     def wrapper(*args, **kwargs):
         try:
             return command(*args, **kwargs)
         except EEVEError as error:
-            click.secho(f"Error: {error}", fg="red", err=True)
-            sys.exit(1)
+            _end(f"Error: {error}", 1)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            _end(
+                f"Error: {where}{error.strerror}; make it possible to read and write there, or give another place",
+                1,
+            )
+        except KeyboardInterrupt:
+            _end("Stopped. What was finished stays: run the same command again to go on from there", 130)
 
     return wrapper
+
+
+# What a disk says to a person who asks for too much of it.
+REFUSED = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EISDIR,
+    errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY,
+}  # fmt: skip
+
+
+def _end(sentence: str, status: int) -> None:
+    click.secho(sentence, fg="red", err=True)
+    sys.exit(status)
 
 
 @eeve.command()

@@ -42,7 +42,11 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EEVEError(f"{path} does not exist; give the path of a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise EEVEError(f"{path} cannot be read ({error.strerror}); give the path of a YAML file") from None
+    except RecursionError:
+        raise EEVEError(f"{path} is nested too deeply to be read; give a YAML file of keys") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise EEVEError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise EEVEError(f"{path} is empty or not a mapping of keys; see examples/ for its shape")

@@ -18,6 +18,7 @@ from eeve_axolotl.corpus import steps
 from eeve_axolotl.corpus.plan import Plan, make_plan
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.files import check_writable
 
 
 def build(settings: CorpusSettings) -> Path:
@@ -26,8 +27,9 @@ def build(settings: CorpusSettings) -> Path:
     Raises EEVEError for what the user can put right. Under Slurm the steps are queued, and the output appears
     when the last of them has run.
     """
-    plan = make_plan(settings)
     output = Path(settings.output)
+    check_writable(output, "output")
+    plan = make_plan(settings)
     if output.exists() and not settings.overwrite:
         raise EEVEError(f"{output} exists already; give another `output`, or set `overwrite: true`")
     if not Path(plan.staging).exists():

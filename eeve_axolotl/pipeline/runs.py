@@ -51,6 +51,11 @@ class Run:
         for key in ("output_dir", "base_model"):
             if not cfg.get(key):
                 raise EEVEError(f"{config} has no `{key}`; a chain needs to know where a run starts and ends")
+        for key in ("output_dir", "base_model", "tokenizer_config", "dataset_prepared_path"):
+            if not isinstance(cfg.get(key) or "", str):
+                raise EEVEError(
+                    f"{config}: `{key}` is {cfg[key]!r}, not the name of a place; put it in quotes"
+                )
         return cls(path.stem, path, cfg, settings)
 
     @property

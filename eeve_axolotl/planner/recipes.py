@@ -114,14 +114,22 @@ class Recipe:
     def _tokens_to_be_added(self, directory: Path) -> int:
         """The `new_tokens` of the YAML beside this recipe that will build the tokenizer in `directory`."""
         for other in sorted(self.path.parent.glob("*.yml")):
-            content = yaml.safe_load(other.read_text(encoding="utf-8"))
-            if isinstance(content, dict) and content.get("new_tokens") and content.get("output"):
+            content = beside(other)
+            if content.get("new_tokens") and isinstance(content.get("output"), str):
                 if Path(content["output"]) == directory:
-                    return content["new_tokens"]
+                    return int(content["new_tokens"])
         raise EEVEError(
             f"{self.path} uses the tokenizer {directory}, which is not built yet; say how many tokens it will add with "
             "--new-tokens"
         )
+
+
+def beside(path: Path) -> Mapping:
+    """The keys of a YAML that lies beside a recipe, none if it is another kind of file: it is not what was asked for."""
+    try:
+        return read_mapping(path)
+    except EEVEError:
+        return {}
 
 
 def _first_model(recipe: Path, cfg: Mapping, seen: tuple[Path, ...] = ()) -> tuple[str, bool]:
