@@ -26,6 +26,9 @@ _OTHERS_WHO_DECIDE = {
     "shrink_embeddings": "it would cut off rows",
     "relora": "the stage merges its adapter once, at its end",
     "lisa_n_layers": "the stage decides which layers train",
+    "rl": "its trainers are built without the one that keeps rows frozen; train the stages first",
+    "reward_model": "its trainer is built without the one that keeps rows frozen; train the stages first",
+    "process_reward_model": "its trainer is built without the one that keeps rows frozen; train the stages first",
 }
 
 
@@ -130,20 +133,33 @@ def modules_to_save(cfg: Mapping[str, Any], stage: Stage) -> list[str]:
     """The embedding modules that PEFT must train in full beside the adapters, by their names in the model."""
     if stage.internal_layers is not Layers.QLORA:
         return []
-    from axolotl.loaders.utils import get_linear_embedding_layers
+    wanted = {"input": stage.input_embeddings, "output": stage.output_embeddings}
+    sides = [side for side, rows in wanted.items() if rows is not Rows.NONE]
+    return _embedding_names(cfg, sides) if sides else []
 
-    inputs, outputs = get_linear_embedding_layers(_model_type(cfg))
-    wanted = {inputs: stage.input_embeddings, outputs: stage.output_embeddings}
-    return [name for name, rows in wanted.items() if rows is not Rows.NONE]
+
+def _embedding_names(cfg: Mapping[str, Any], sides: list[str]) -> list[str]:
+    """The last part of the dotted name of each embedding module, asked of the model's own class without weights.
+
+    Axolotl's table of names knows a few architectures only, and PEFT passes over a name that no module has.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            _model_config(cfg), trust_remote_code=bool(cfg.get("trust_remote_code"))
+        )
+    modules = [getattr(model, f"get_{side}_embeddings")() for side in sides]
+    return [
+        next(name for name, each in model.named_modules() if each is module).rpartition(".")[2]
+        for module in modules
+    ]
 
 
 def is_tied(cfg: Mapping[str, Any]) -> bool:
     """Whether the base model's input and output embeddings are one matrix, by its config."""
     return bool(_model_config(cfg).get_text_config().tie_word_embeddings)
-
-
-def _model_type(cfg: Mapping[str, Any]) -> str:
-    return _model_config(cfg).model_type
 
 
 def _model_config(cfg: Mapping[str, Any]):
@@ -184,6 +200,11 @@ def check_inputs(cfg: Mapping[str, Any]) -> None:
         if maker or _is_local_path(base):
             maker = maker or "run the stage that makes it first, or give the directory of a model"
             raise EEVEError(f"base_model {base} does not exist; {maker}")
+    output = cfg.get("output_dir")
+    if base and output and Path(str(output)).resolve() == Path(base).resolve():
+        raise EEVEError(
+            f"output_dir {output} is the base model itself, which the run would overwrite; choose another output_dir"
+        )
     tokenizer = cfg.get("tokenizer_config")
     if tokenizer and _is_local_path(tokenizer) and not Path(tokenizer).is_dir():
         raise EEVEError(

@@ -172,6 +172,13 @@ def initialise(
             matrices[outputs.bias] = sources[output]
     with gathered(*matrices, modify=True):
         for matrix, rows_of_new in matrices.items():
+            used = sorted({i for ids in rows_of_new for i in ids or ()})
+            if used and not torch.isfinite(matrix[used]).all():
+                bad = next(i for i in used if not torch.isfinite(matrix[i]).all())
+                raise EEVEError(
+                    f"row {bad} of the base model's embeddings, of which new rows are made, is not finite; the base "
+                    "model is broken: take another copy"
+                )
             _set_rows(matrix, start, rows_of_new, base_vocab_size)
     return InitReport(
         start=start,

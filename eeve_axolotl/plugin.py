@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from axolotl.integrations.base import BasePlugin
+from axolotl.integrations.base import BasePlugin, PluginManager
 
 from eeve_axolotl import checks, sharding
 from eeve_axolotl.corpus.manifest import check_recipe
@@ -31,6 +31,15 @@ def stops_plainly(hook: Callable) -> Callable:
     return wrapper
 
 
+def _refuse_other_trainers(cfg) -> None:
+    """Raise EEVEError for a plugin, listed before ours, that brings a trainer: Axolotl takes the first."""
+    for name, plugin in PluginManager.get_instance().plugins.items():
+        if not isinstance(plugin, EEVEPlugin) and plugin.get_trainer_cls(cfg) is not None:
+            raise EEVEError(
+                f"the plugin {name} brings a trainer of its own, in place of the one that keeps rows frozen; remove it"
+            )
+
+
 class EEVEPlugin(BasePlugin):
     """Trains one stage of EEVE: `plugins: [eeve_axolotl.EEVEPlugin]` and an `eeve:` block."""
 
@@ -44,6 +53,7 @@ class EEVEPlugin(BasePlugin):
     def register(self, cfg) -> None:
         """Check the config while nothing is loaded yet, and set what the stage implies."""
         self.run = StageRun.from_config(cfg)
+        _refuse_other_trainers(cfg)
         for each in self.run.schedule:
             checks.check_config(cfg, each.resolved())
         sharding.check_sharding(cfg, self.run.settings.untie, len(self.run.schedule))
@@ -81,6 +91,11 @@ class EEVEPlugin(BasePlugin):
     @stops_plainly
     def post_trainer_create(self, cfg, trainer) -> None:
         """Hand the run to its trainer, unless the launcher shards in a way that is not supported."""
+        if not isinstance(trainer, self.get_trainer_cls(cfg)):
+            raise EEVEError(
+                f"the trainer that was built is {type(trainer).__name__}, not the one that keeps rows frozen and proves "
+                "it; remove what brings it"
+            )
         sharding.check_started(trainer.accelerator, len(self.run.schedule))
         trainer.eeve_run = self.run
 

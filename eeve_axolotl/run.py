@@ -10,6 +10,7 @@ from axolotl.utils.logging import get_logger
 
 from eeve_axolotl import batch, checks, embeddings, rows, vocabulary
 from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
+from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import write_json
 from eeve_axolotl.records import FAILED, HISTORY, MARK, RECORD, weights_sha256
 from eeve_axolotl.stages import Layers, Stage
@@ -155,6 +156,7 @@ class StageRun:
     def begin(self) -> None:
         """Fingerprint everything that this stage freezes, before the first step."""
         assert self.frozen is not None
+        self.frozen.check_trained()
         self._before = self.frozen.fingerprint()
 
     def finish(self, output_dir: str | Path, optimizer) -> None:
@@ -163,6 +165,8 @@ class StageRun:
         Raises rows.FrozenMovedError, with the evidence left in `output_dir`, if anything frozen changed.
         """
         assert self.frozen is not None and self._before is not None  # begin comes before
+        self.frozen.check_trained()
+        self.frozen.check_finite()
         after = self.frozen.fingerprint()
         self.record.update(self.frozen.record(self._before, after, optimizer))
         try:
@@ -170,6 +174,14 @@ class StageRun:
         except rows.FrozenMovedError:
             self._write(Path(output_dir) / FAILED)
             raise
+        unmoved = self.record["trained_and_unmoved"]
+        if len(unmoved) == len(self._before.trained) and self.record.get("steps", 0) > 1:
+            raise EEVEError(
+                f"stage {self.stage.name} trained nothing: in {self.record['steps']} steps no weight changed; raise "
+                "learning_rate, and see that the loss reaches what the stage trains"
+            )
+        if unmoved:
+            LOG.warning("trained without a change: %s", ", ".join(unmoved[:5]))
 
     def write_record(self, directory: str | Path) -> None:
         """Write the stage's record beside its weights; written last, so that its presence says "done"."""

@@ -23,6 +23,9 @@ def config(**keys):
         ({"shrink_embeddings": True}, "`shrink_embeddings` cannot be used"),
         ({"relora": True}, "`relora` cannot be used"),
         ({"lisa_n_layers": 2}, "`lisa_n_layers` cannot be used"),
+        ({"rl": "dpo"}, "`rl` cannot be used.*train the stages first"),
+        ({"reward_model": True}, "`reward_model` cannot be used"),
+        ({"process_reward_model": True}, "`process_reward_model` cannot be used"),
         ({"lora_modules_to_save": ["lm_head"]}, "`lora_modules_to_save` has no meaning without an adapter"),
         ({"trainer_cls": "my.Trainer"}, "would replace the trainer that keeps rows frozen"),
         ({"adapter": "lora"}, "stage 3 keeps the internal layers frozen.*remove `adapter`"),
@@ -135,3 +138,11 @@ def test_a_missing_or_empty_corpus_is_named(tmp_path, key):
 def test_an_empty_corpus_directory_is_named(tmp_path):
     with pytest.raises(EEVEError, match="is empty"):
         checks.check_inputs({"datasets": [{"path": str(tmp_path)}]})
+
+
+@pytest.mark.parametrize("output", ["base", "./base/", "base/../base"])
+def test_an_output_that_is_the_base_model_is_refused(output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    with pytest.raises(EEVEError, match="is the base model itself"):
+        checks.check_inputs(config(base_model="base", output_dir=output))

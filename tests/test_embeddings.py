@@ -148,3 +148,11 @@ def test_rows_without_a_token_are_left_as_they_are(base_tokenizer):
     changed = (model.get_input_embeddings().weight != before).any(dim=1).nonzero().ravel().tolist()
     assert changed == [BASE + 3, BASE + 7]
     assert report.without_token == 6 and "initialised 2 new rows" in str(report)
+
+
+def test_a_base_row_that_is_not_finite_is_no_start(tokenizer, base_tokenizer):
+    model = prepared(tokenizer)
+    row = pieces(base_tokenizer, "하")[0]
+    model.get_input_embeddings().weight.data[row, 0] = float("nan")
+    with pytest.raises(EEVEError, match=f"row {row} of the base model's embeddings.*is not finite"):
+        embeddings.initialise(model, tokenizer, BASE, BASE)

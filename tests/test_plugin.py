@@ -4,7 +4,10 @@ import json
 
 import pytest
 import torch
+from axolotl.core.trainers.base import AxolotlTrainer
+from axolotl.integrations.base import BasePlugin, PluginManager
 from axolotl.utils.dict import DictDefault
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import is_flash_attn_2_available
 
 from eeve_axolotl import EEVEPlugin, checks
@@ -89,3 +92,47 @@ def test_the_trainer_without_its_plugin_does_not_train():
     trainer = EEVETrainer.__new__(EEVETrainer)  # nothing of a trainer is reached
     with pytest.raises(SystemExit, match="the plugin is not listed; add `plugins:"):
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "names"),
+    [
+        ("gpt2", ["wte", "lm_head"]), ("gptj", ["wte", "lm_head"]), ("gpt_neox", ["embed_in", None]),
+        ("opt", ["embed_tokens", "lm_head"]), ("bloom", ["word_embeddings", "lm_head"]), ("phi", ["embed_tokens", "lm_head"]),
+    ],
+)  # fmt: skip
+def test_the_embeddings_beside_adapters_are_called_as_the_model_calls_them(model_type, names, tmp_path):
+    """PEFT passes over a name that no module has, and the base's own matrix would train and be lost in the merge."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    found = checks.modules_to_save(config(base_model=str(tmp_path)), STAGES[6])
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert all(any(name.rpartition(".")[2] == each for name, _ in model.named_modules()) for each in found)
+    assert [ours for ours, theirs in zip(found, names, strict=True) if theirs and ours != theirs] == []
+
+
+class Brings(BasePlugin):
+    """Another plugin, with a trainer of its own."""
+
+    def get_trainer_cls(self, cfg):
+        return AxolotlTrainer
+
+
+@pytest.fixture
+def another_plugin():
+    plugins = PluginManager.get_instance().plugins
+    plugins["other.Plugin"] = Brings()
+    yield
+    del plugins["other.Plugin"]
+
+
+def test_a_plugin_before_ours_that_brings_a_trainer_is_refused(another_plugin):
+    with pytest.raises(SystemExit, match="the plugin other.Plugin brings a trainer of its own"):
+        EEVEPlugin().register(DictDefault(config()))
+
+
+def test_a_trainer_that_is_not_ours_never_begins():
+    plugin = EEVEPlugin()
+    plugin.register(DictDefault(config()))
+    with pytest.raises(SystemExit, match="the trainer that was built is AxolotlTrainer"):
+        plugin.post_trainer_create(DictDefault(config()), object.__new__(AxolotlTrainer))

@@ -13,7 +13,7 @@ are on, in chunks of a few megabytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +44,12 @@ class Fingerprint:
 
     rows: dict[str, dict[int, int]] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    trained: dict[str, int] = field(default_factory=dict, compare=False)
+    """Of what trains, one a parameter: it should change."""
+
+    def unmoved(self, after: Fingerprint) -> list[str]:
+        """The trained parameters that did not change."""
+        return [name for name, value in self.trained.items() if after.trained.get(name) == value]
 
     def summary(self) -> dict[str, str]:
         """One digest (hex, 128 bits) for each matrix's frozen rows and one for all internal layers."""
@@ -88,11 +94,17 @@ class Fingerprint:
         )
 
 
-def fingerprint(model: nn.Module, mask: RowMask) -> Fingerprint:
+def fingerprint(model: nn.Module, mask: RowMask, trained: Collection[str] | None = None) -> Fingerprint:
     """Checksums of all that `mask` freezes in `model`: every frozen row and every other frozen parameter.
 
     Compare two of one stage with `before.check(after)`. Under FSDP2 or ZeRO-3 every rank must call it.
+
+    Args:
+        trained: names of the parameters that the stage trains, whatever requires a gradient by now. Left out,
+            they are those that do.
     """
+    if trained is None:
+        trained = {name for name, each in model.named_parameters() if each.requires_grad}
     matrices: dict[
         int, tuple[str, MatrixMask]
     ] = {}  # by the id of a matrix or bias: its block, and which rows train
@@ -107,11 +119,14 @@ def fingerprint(model: nn.Module, mask: RowMask) -> Fingerprint:
     sums: dict[str, torch.Tensor] = {}  # by block: one sum a row of a matrix, one in all otherwise
     shards: dict[str, nn.Parameter] = {}  # blocks of which this rank holds a piece
     spans: dict[str, tuple[int, int]] = {}  # of matrices: the rows that train
+    trains: set[str] = set()  # blocks that train whole
     for name, parameter in model.named_parameters():
         shape = shape_of(parameter)
         block, matrix = matrices.get(id(parameter), (name, None))
-        if parameter.is_meta or (parameter.requires_grad if matrix is None else matrix.frozen == 0):
+        if parameter.is_meta:
             continue
+        if matrix is not None and matrix.frozen == 0:
+            matrix = None  # it trains whole
         if matrix is not None:
             spans[block] = (matrix.start, matrix.stop)
             sums[block] = _row_sums(*_held(parameter), shape[1] if len(shape) == 2 else 1, shape[0], keys)
@@ -119,13 +134,17 @@ def fingerprint(model: nn.Module, mask: RowMask) -> Fingerprint:
             tiles = -(-shape.numel() // _TILE)
             partial = _row_sums(*_held(parameter), _TILE, tiles, keys)
             sums[block] = (partial * keys.of_tiles(partial.device, tiles)).sum().view(1)
+            if name in trained:
+                trains.add(block)
         if _is_sharded(parameter):
             shards[block] = parameter
     _add_up(sums, shards)
 
     result = Fingerprint()
     for block, values in zip(sums, _to_lists(sums.values()), strict=True):
-        if block in spans:
+        if block in trains:
+            result.trained[block] = values[0]
+        elif block in spans:
             start, stop = spans[block]
             result.rows[block] = {row: sum_ for row, sum_ in enumerate(values) if not start <= row < stop}
         else:

@@ -65,6 +65,7 @@ class FrozenRows:
     def __init__(self, model: nn.Module, mask: RowMask, hooks: Iterable[RemovableHandle] = ()):
         self.model, self.mask = model, mask
         self._hooks = list(hooks)
+        self._trained = frozenset(self.trained_parameters())
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter that trains, by name: what an optimiser may hold."""
@@ -99,7 +100,39 @@ class FrozenRows:
 
         In a sharded run every rank must call it; all get the same answer.
         """
-        return fingerprint(self.model, self.mask)
+        return fingerprint(self.model, self.mask, self._trained)
+
+    def check_trained(self) -> None:
+        """Raise EEVEError, naming the difference, unless what requires a gradient is what this mask trains.
+
+        Whatever comes later may have changed it: another plugin, a callback, a patch.
+        """
+        now = self.trained_parameters().keys()
+        if now == self._trained:
+            return
+        found = []
+        for names, what in (
+            (now - self._trained, "train though it freezes"),
+            (self._trained - now, "do not train"),
+        ):
+            if names:
+                shown = ", ".join(sorted(names)[:3]) + (
+                    f" and {len(names) - 3} more" if len(names) > 3 else ""
+                )
+                found.append(f"{shown} {what} them" if names <= now else f"{shown} {what}")
+        raise EEVEError(
+            f"what trains is not what stage {self.mask.stage.name} says: {'; '.join(found)}. Another plugin, callback "
+            "or setting (`unfrozen_parameters`, Spectrum) changed it after the stage had frozen the model; remove that"
+        )
+
+    def check_finite(self) -> None:
+        """Raise EEVEError for a trained parameter, as far as this process holds it, that is not finite."""
+        for name, each in self.trained_parameters().items():
+            held = each.to_local() if hasattr(each, "to_local") else each
+            if not torch.isfinite(held).all():
+                raise EEVEError(
+                    f"{name} is not finite any more; lower learning_rate, and go on from the last good checkpoint"
+                )
 
     def merge(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Put the trained rows where they belong in a state dict, in place, and drop their own keys.
@@ -154,6 +187,7 @@ class FrozenRows:
             record["fingerprint_after"] = after.summary()
         if before is not None and after is not None:
             record["moved"] = before.moved(after)
+            record["trained_and_unmoved"] = before.unmoved(after)
         return record
 
     def _refuse_other_state(self, optimizer: torch.optim.Optimizer) -> None:

@@ -3,6 +3,7 @@ frozen rows, and each with its proof."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -104,6 +105,11 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
             name = self.eeve_run.stage.name
             logs["eeve/stage"] = int(name) if name.isdigit() else name
             logs["eeve/step"] = self._steps_before + self.state.global_step  # each stage counts from 0
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise EEVEError(
+                f"the loss of step {self.state.global_step} is {logs['loss']}; lower learning_rate, look at the text, and "
+                f"go on from the last checkpoint before it in {self.args.output_dir}"
+            )
         super().log(logs, *args, **kwargs)
 
     def train(
@@ -149,6 +155,9 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         """The stage that the run is in, from its first step or from a checkpoint of its own."""
         # What happened before (another stage, in this process or not) must not change what is drawn.
         set_seed(self.args.seed)
+        self.args.logging_nan_inf_filter = (
+            False  # it would log a mean of others in place of what is not finite
+        )
         run = self._run
         run.begin()
         begun = time.monotonic()

@@ -266,3 +266,55 @@ def test_a_stage_with_adapters_needs_a_model_with_adapters():
     model = tiny_model()
     with pytest.raises(EEVEError, match="adapter: qlora"):
         rows.freeze(model, rows.row_mask(model, STAGES[7], BASE))
+
+
+def _unfreeze_a_layer(model):
+    next(each for name, each in model.named_parameters() if ".mlp." in name).requires_grad_(True)
+
+
+def _freeze_new_rows(model):
+    next(each for name, each in model.named_parameters() if "trained_rows" in name).requires_grad_(False)
+
+
+@pytest.mark.parametrize("later", [_unfreeze_a_layer, _freeze_new_rows])
+def test_who_changes_what_trains_after_the_stage_is_caught(later):
+    """As Spectrum does, or a callback, or a patch: what requires a gradient is no longer what the stage says."""
+    model = tiny_model()
+    frozen = rows.freeze(model, mask_for(model, 3))
+    frozen.check_trained()
+    later(model)
+    with pytest.raises(EEVEError, match="what trains is not what stage 3 says: .*(mlp|trained_rows)"):
+        frozen.check_trained()
+
+
+def test_what_the_stage_freezes_is_fingerprinted_whoever_unfroze_it():
+    """Unfrozen before the first fingerprint, and frozen again before the second."""
+    model = tiny_model()
+    frozen = rows.freeze(model, mask_for(model, 3))
+    _unfreeze_a_layer(model)
+    first = frozen.fingerprint()
+    train(model, adamw(model), batches(2))
+    for name, each in model.named_parameters():
+        each.requires_grad_("trained_rows" in name)
+    with pytest.raises(rows.FrozenMovedError, match=r"has changed: .*\.mlp\."):
+        first.check(frozen.fingerprint())
+
+
+def test_what_trained_and_did_not_move_is_named():
+    model = tiny_model()
+    frozen = rows.freeze(model, mask_for(model, 3))
+    first = frozen.fingerprint()
+    assert first.unmoved(frozen.fingerprint()) == [*first.trained] and len(first.trained) == 2
+    train(model, adamw(model), batches(2))
+    record = frozen.record(first, frozen.fingerprint())
+    assert record["trained_and_unmoved"] == []
+
+
+def test_trained_values_that_are_not_finite_are_told():
+    model = tiny_model()
+    frozen = rows.freeze(model, mask_for(model, 2))
+    frozen.check_finite()
+    (parameter,) = frozen.trained_parameters().values()
+    parameter.data[0, 0] = float("nan")
+    with pytest.raises(EEVEError, match="is not finite any more"):
+        frozen.check_finite()
