@@ -98,7 +98,8 @@ def test_the_trainer_without_its_plugin_does_not_train():
     ("model_type", "names"),
     [
         ("gpt2", ["wte", "lm_head"]), ("gptj", ["wte", "lm_head"]), ("gpt_neox", ["embed_in", None]),
-        ("opt", ["embed_tokens", "lm_head"]), ("bloom", ["word_embeddings", "lm_head"]), ("phi", ["embed_tokens", "lm_head"]),
+        ("opt", ["embed_tokens", "lm_head"]), ("bloom", ["word_embeddings", "lm_head"]),
+        ("phi", ["embed_tokens", "lm_head"]),
     ],
 )  # fmt: skip
 def test_the_embeddings_beside_adapters_are_called_as_the_model_calls_them(model_type, names, tmp_path):
