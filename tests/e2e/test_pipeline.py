@@ -254,7 +254,7 @@ def test_a_pipeline_that_cannot_run_is_refused_in_one_sentence(ground, tmp_path,
     (directory / "tokenizer.yml").write_text(
         "{base: base, output: tokenizer, corpus: [{path: text.jsonl}], new_tokens: 5}"
     )
-    built = {"settings": {"base": "base", "new_tokens": 4}}
+    built = {"base_vocab_size": 32_000, "settings": {"base": "base", "new_tokens": 4}}
     (directory / "tokenizer/eeve_tokenizer.json").write_text(json.dumps(built))
     (directory / "other").mkdir()
     (directory / "other/eeve_pipeline.json").write_text('{"runs": [{"output_dir": "./somebody-elses"}]}')
