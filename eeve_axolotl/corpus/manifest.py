@@ -35,7 +35,8 @@ def tokenizer_identity(directory: str | Path) -> str:
             ) from None
     parts = {key: state.get(key) for key in ("model", "normalizer", "pre_tokenizer")}
     # transformers adds keys of no effect when it writes a tokenizer again.
-    parts["model"] = {key: parts["model"].get(key) for key in ("type", "vocab", "merges", "byte_fallback")}
+    model: Mapping[str, Any] = state.get("model") or {}
+    parts["model"] = {key: model.get(key) for key in ("type", "vocab", "merges", "byte_fallback")}
     added = sorted((token["id"], token["content"]) for token in state.get("added_tokens") or [])
     text = json.dumps([parts, added], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -257,7 +257,8 @@ def test_a_pipeline_that_cannot_run_is_refused_in_one_sentence(ground, tmp_path,
     built = {"base_vocab_size": 32_000, "settings": {"base": "base", "new_tokens": 4}}
     (directory / "tokenizer/eeve_tokenizer.json").write_text(json.dumps(built))
     (directory / "other").mkdir()
-    (directory / "other/eeve_pipeline.json").write_text('{"runs": [{"output_dir": "./somebody-elses"}]}')
+    theirs = {"runs": [{"output_dir": "./somebody-elses"}], "tokenizer": "theirs", "base_model": "theirs"}
+    (directory / "other/eeve_pipeline.json").write_text(json.dumps(theirs))
     assert message in refusal(directory)
     assert not (directory / "stage3").exists()
 
