@@ -120,13 +120,12 @@ def _package_file(name: str) -> Path:
 
 
 def _from_sentencepiece(file: Path) -> PreTrainedTokenizerBase:
-    from google.protobuf.message import DecodeError
     from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
     from transformers import AutoTokenizer
 
     try:
         proto = ModelProto.FromString(file.read_bytes())
-    except DecodeError:
+    except Exception:  # protobuf's own, which only its tree names
         raise EEVEError(
             f"base: {file} is no SentencePiece model; give a tokenizer.model, or a directory"
         ) from None

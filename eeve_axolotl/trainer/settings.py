@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from axolotl.integrations.config import merge_input_args
-from pydantic_core import PydanticUndefined
 
 from eeve_axolotl.secrets import redacted
 
@@ -19,7 +18,7 @@ def chosen(cfg: Any) -> dict[str, Any]:
         if key in fields and value is not None:
             default = fields[key].get_default(call_default_factory=True)
             plain = json.loads(json.dumps(value, default=_plain))
-            if default is PydanticUndefined or plain != json.loads(json.dumps(default, default=_plain)):
+            if fields[key].is_required() or plain != json.loads(json.dumps(default, default=_plain)):
                 found[key] = plain
     plain_settings: dict[str, Any] = redacted(found)
     return plain_settings
