@@ -142,7 +142,7 @@ def half_written(path: str, without: str, having: str = "*") -> Callable[[Path],
 
 
 MOMENTS = {
-    "while a dataset is being prepared": half_written("prepared/*", without="state.json"),
+    "while a dataset is being prepared": half_written("prepared/*/*", without="state.json"),
     "inside a checkpoint of stage 2": half_written(
         "stage3/checkpoints/stage2/checkpoint-*", without="eeve_whole"
     ),
