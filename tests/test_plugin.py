@@ -14,9 +14,11 @@ from eeve_axolotl import EEVEPlugin, checks
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.records import CORPUS_MANIFEST
+from eeve_axolotl.run import StageRun
 from eeve_axolotl.stages import STAGES
 from eeve_axolotl.trainer import EEVETrainer
-from tests.conftest import extended
+from eeve_axolotl.vocabulary import Vocabulary
+from tests.conftest import extended, tiny_llama
 
 
 def config(**keys):
@@ -137,3 +139,21 @@ def test_a_trainer_that_is_not_ours_never_begins():
     plugin.register(DictDefault(config()))
     with pytest.raises(SystemExit, match="the trainer that was built is AxolotlTrainer"):
         plugin.post_trainer_create(DictDefault(config()), object.__new__(AxolotlTrainer))
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_stage_in_which_no_weight_changed_leaves_no_record_of_success(moves, tmp_path):
+    """A rate that rounds to nothing, or a loss that does not reach what trains."""
+    run = StageRun.from_config(config())
+    run.vocabulary = Vocabulary(base_size=90, size=100, uninitialised_from=100)
+    run.freeze(tiny_llama(100))
+    run.begin()
+    run.record["steps"] = 2
+    optimizer = torch.optim.SGD(run.frozen.trained_parameters().values(), lr=0.1)
+    if moves:
+        next(iter(run.frozen.trained_parameters().values())).data[0, 0] += 1
+        run.finish(tmp_path, optimizer)
+        assert len(run.record["trained_and_unmoved"]) == 1  # the other matrix's new rows: named, not hidden
+    else:
+        with pytest.raises(EEVEError, match="stage 3 trained nothing: in 2 steps no weight changed"):
+            run.finish(tmp_path, optimizer)

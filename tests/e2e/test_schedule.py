@@ -132,7 +132,7 @@ def test_a_stage_whose_loss_is_flat_ends_early_and_one_that_falls_goes_on(ground
     log = train(
         ground,
         eeve={
-            "stages": [{"stage": 1, "learning_rate": 1e-12}, 4],
+            "stages": [{"stage": 1, "learning_rate": 1e-7}, 4],
             "until_converged": converged,
             "save_stages": "all",
         },
@@ -140,7 +140,7 @@ def test_a_stage_whose_loss_is_flat_ends_early_and_one_that_falls_goes_on(ground
         max_steps=12,
         learning_rate=0.05,
     )
-    # A rate of almost nothing: the first window sets the mark, two more do not beat it.
+    # A rate at which weights change and the loss does not: the first window sets the mark, two more do not beat it.
     assert steps(ground / "converging/stage1") < 12 and "the loss has converged" in log
     assert steps(ground / "converging") == 12
 
