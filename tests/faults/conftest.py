@@ -1,6 +1,7 @@
 """What the tests of faults start as processes of their own imports these tests' helpers from here."""
 
 import pytest
+
 from tests.conftest import ROOT
 
 
