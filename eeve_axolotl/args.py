@@ -157,6 +157,12 @@ class EEVESettings(StageSettings):
     """With `stages`: one learning-rate schedule over all of them, with one warm-up, in place of one for each.
     It is laid out for every stage's full steps; one that converges earlier leaves the next a higher rate."""
 
+    text: Literal["continue", "again"] = "continue"
+    """Which text a stage reads: `continue` goes on where the stage before it stopped (the one whose output is this
+    run's base_model, or the one before it in `stages`), through the whole corpus before anything is read twice. `again`
+    begins at the start of the corpus, so all stages read the same text. Whether the paper's stages share text was not
+    published."""
+
     global_batch_size: int | None = Field(default=None, gt=0)
     """Sequences in a step, over all GPUs: `gradient_accumulation_steps` is worked out from it, `micro_batch_size`
     and the number of processes when the run starts, so leave that key out. The paper's: 256 (8 x 4 x 8 GPUs)."""

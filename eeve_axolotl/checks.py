@@ -29,6 +29,7 @@ _OTHERS_WHO_DECIDE = {
     "rl": "its trainers are built without the one that keeps rows frozen; train the stages first",
     "reward_model": "its trainer is built without the one that keeps rows frozen; train the stages first",
     "process_reward_model": "its trainer is built without the one that keeps rows frozen; train the stages first",
+    "balance_labels": "the stage decides in which order text is read",
 }
 
 

@@ -16,6 +16,7 @@ from eeve_axolotl import checks, sharding
 from eeve_axolotl.corpus.manifest import check_recipe
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.run import StageRun
+from eeve_axolotl.text import check_text
 
 
 def stops_plainly(hook: Callable) -> Callable:
@@ -56,6 +57,7 @@ class EEVEPlugin(BasePlugin):
         _refuse_other_trainers(cfg)
         for each in self.run.schedule:
             checks.check_config(cfg, each.resolved())
+        check_text(cfg, self.run.settings)
         sharding.check_sharding(cfg, self.run.settings.untie, len(self.run.schedule))
         checks.check_inputs(cfg)
         check_recipe(cfg)

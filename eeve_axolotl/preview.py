@@ -11,6 +11,7 @@ from eeve_axolotl.args import EEVESettings, read_block
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json
 from eeve_axolotl.stages import Layers, Rows, Stage
+from eeve_axolotl.text import check_text
 
 PLUGIN = "eeve_axolotl.EEVEPlugin"
 
@@ -44,6 +45,7 @@ def problems(cfg: Mapping[str, Any]) -> list[str]:
     stages = [each.resolved() for each in settings.schedule()]
     for stage in stages:
         note(checks.check_config, cfg, stage)
+    note(check_text, cfg, settings)
     note(sharding.check_sharding, cfg, settings.untie, len(stages))
     note(batch.implied_accumulation, cfg, settings.global_batch_size)
     note(checks.check_inputs, cfg)

@@ -21,6 +21,7 @@ OPTIMIZER = "eeve_optimizer.pt"  # with `keep_optimizer`, the state that the nex
 # In the output of a run of one stage, and in `CHECKPOINTS`/stageN of a run of several.
 CHECKPOINT = "checkpoint"  # transformers' name: checkpoint-STEP
 CHECKPOINTS = "checkpoints"
+TEXT = "eeve_text.json"  # in a checkpoint: which part of the text is read
 WHOLE = "eeve_whole"  # in a checkpoint that was written to its end
 
 MARK = "eeve_axolotl"  # the key in the config.json of a model whose rows we extended
@@ -90,6 +91,7 @@ RUN_STATE = Kind(
     {"settings": dict, "tokenizer": str, "starts_from": dict},
     "remove it (changes of what the run was made from are not seen then), or train the run again with --from",
 )
+CHECKPOINT_TEXT = Kind({"step": int}, "remove its checkpoint, to go on from the one before it")
 FIGURES = Kind(
     {"name": str, "texts": dict}, "remove it and run the pipeline again to have the model evaluated again"
 )

@@ -39,6 +39,7 @@ SLOW = [
     "tokenizer/test_savings.py",
     "tokenizer/test_select.py",
     "tokenizer/test_sentencepiece.py",
+    "trainer/test_text_batches.py",
 ]
 
 

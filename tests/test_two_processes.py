@@ -1,4 +1,4 @@
-"""Several stages in one run over two processes (DDP on the CPU, gloo) give what one process gives."""
+"""Several stages in one run over two processes (DDP on the CPU, gloo) give what one process gives, killed or not."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from eeve_axolotl import progress
 from tests import two_processes
 from tests.conftest import ROOT
 from tests.rows.helpers import BASE, tiny_model
+from tests.trainer import text_runs
 
 PROGRESS = "progress.jsonl"
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -61,6 +62,32 @@ def test_frozen_rows_are_the_same_bits_after_every_stage(directories):
             assert torch.equal(before[name][:start], after[name][:start])
             assert start is None or not torch.equal(before[name][start:], after[name][start:])
         before = after
+
+
+def test_two_processes_read_the_text_that_one_reads(directories, one_thread):
+    two, one = (directory / "text" for directory in directories)
+    read = text_runs.train(one, [*text_runs.STAGES_OF_TWO])
+    shares = [json.loads((two / f"read{rank}.json").read_text()) for rank in range(2)]
+    assert {step: sorted(documents) for step, documents in read.items()} == {
+        step: sorted(share for each in shares for share in each[str(step)]) for step in read
+    }
+    assert all(share[str(step)] for step in read for share in shares)
+    ours, theirs = (load_file(each / "model.safetensors") for each in (two / "whole", one))
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-4)
+    records = [json.loads((each / "eeve_stage.json").read_text())["text"] for each in (two / "whole", one)]
+    assert records[0] == records[1] and records[0]["to"]["passes"] >= 1
+
+
+def test_killed_on_two_processes_stages_end_with_the_same_weights(directories):
+    whole, killed = (directories[0] / "text" / name for name in ("whole", "killed"))
+    for place in ("stage1", "."):
+        ours, theirs = (load_file(each / place / "model.safetensors") for each in (whole, killed))
+        assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+        records = [
+            json.loads((each / place / "eeve_stage.json").read_text())["text"] for each in (whole, killed)
+        ]
+        assert records[0] == records[1]
 
 
 def test_every_stage_leaves_one_record_and_its_loss(directories):

@@ -19,6 +19,7 @@ from eeve_axolotl.run import StageRun
 from eeve_axolotl.trainer import EEVETrainer
 from eeve_axolotl.vocabulary import Vocabulary
 from tests.rows.helpers import BASE, VOCAB, batches, tiny_model
+from tests.trainer import text_runs
 
 STAGES, STEPS, LENGTH, SEQUENCES = (1, 2, 5), 4, 16, 64
 
@@ -41,7 +42,6 @@ def train(directory: Path, batch: int) -> None:
         adam_epsilon=1e-4,
         lr_scheduler_type="constant",
         logging_steps=1,
-        curriculum_sampling=True,  # in the order of the data, so that two processes see what one sees
         save_strategy="steps",
         save_steps=2,
         report_to=[],
@@ -63,3 +63,4 @@ def train(directory: Path, batch: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     train(Path(sys.argv[1]), batch=2)
+    text_runs.two_processes(Path(sys.argv[1]) / "text")

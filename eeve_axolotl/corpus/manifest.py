@@ -78,6 +78,17 @@ def check_recipe(cfg: Mapping[str, Any]) -> None:
                 _check_length(cfg, manifest, corpus, key)
 
 
+def corpus_tokens(cfg: Mapping[str, Any]) -> int | None:
+    """Tokens of the corpora of ours that an Axolotl config trains on; None where a dataset of it is none of ours."""
+    entries = cfg.get("datasets") or []
+    found = [_corpora(entry) for entry in ([entries] if isinstance(entries, (Mapping, str)) else entries)]
+    if not found or not all(found):
+        return None
+    corpora = {corpus for each in found for corpus in each}
+    groups = (read_json(corpus / CORPUS_MANIFEST)["groups"] for corpus in corpora)
+    return sum(group["tokens"] for each in groups for group in each.values())
+
+
 def _corpora(entry: Mapping[str, Any] | str) -> list[Path]:
     """The directories with a manifest at or above the paths of a dataset entry."""
     if isinstance(entry, str):

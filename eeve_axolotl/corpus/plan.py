@@ -24,6 +24,7 @@ from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import beside
 from eeve_axolotl.settings import read_mapping
+from eeve_axolotl.text import text_spans
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import manifest_base_size
 
@@ -61,14 +62,16 @@ class Plan:
         """The extended tokenizer."""
         return TokenCounter(self.settings.tokenizer, self.base_vocab_size)
 
-    def stage_tokens(self, epoch: int) -> dict[str, int]:
-        """Tokens that each stage of the recipes trains on, by a name for the stage. `epoch`: tokens of the corpus."""
+    def text_spans(self, epoch: int) -> dict[str, tuple[int, int]]:
+        """Where each stage of the recipes begins and stops to read, in tokens, by a name for the stage.
+
+        A stage reads on where the one before it in the list stopped. `epoch`: tokens of the corpus.
+        """
         wanted = self.settings.stages
-        return {
-            label: tokens
-            for recipe in wanted.recipes
-            for label, tokens in stage_tokens(recipe, wanted.gpus, epoch).items()
-        }
+        stages: dict[str, tuple[int, bool]] = {}
+        for recipe in wanted.recipes:
+            stages |= stage_tokens(recipe, wanted.gpus, epoch)
+        return dict(zip(stages, text_spans(stages.values()), strict=True))
 
 
 def make_plan(settings: CorpusSettings) -> Plan:
@@ -134,8 +137,9 @@ def _plain(value: object) -> object:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
-def stage_tokens(recipe: str | Path, gpus: int, epoch: int) -> dict[str, int]:
-    """Tokens that each stage of an Axolotl recipe trains on, by a name for the stage.
+def stage_tokens(recipe: str | Path, gpus: int, epoch: int) -> dict[str, tuple[int, bool]]:
+    """Tokens that each stage of an Axolotl recipe trains on, and whether it reads them from the corpus's beginning again,
+    by a name for the stage.
 
     Its `max_steps` and `max_tokens` decide, whichever ends it first; without them, `num_epochs` of `epoch` tokens.
     A recipe without an `eeve:` block counts as one stage. Raises EEVEError for a recipe that cannot be read.
@@ -150,7 +154,8 @@ def stage_tokens(recipe: str | Path, gpus: int, epoch: int) -> dict[str, int]:
     for stage in schedule:
         most = OptimizerStep.of(cfg, settings, stage, processes=gpus).max_tokens
         name = Path(recipe).name + (f", stage {stage.resolved().name}" if len(schedule) > 1 else "")
-        budgets[name] = round(float(cfg.get("num_epochs") or 1) * epoch) if most is None else most
+        tokens = round(float(cfg.get("num_epochs") or 1) * epoch) if most is None else most
+        budgets[name] = tokens, not cfg.get("eeve") or settings.text == "again"
     return budgets
 
 

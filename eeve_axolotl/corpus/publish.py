@@ -30,7 +30,7 @@ def publish(plan: Plan) -> None:
     staging, output = Path(plan.staging), Path(plan.settings.output)
     choice = read_json(plan.folder("choice") / "choice.json")
     epoch = sum(entry["tokens"] for entry in choice["groups"].values())
-    stages = plan.stage_tokens(epoch)
+    stages = plan.text_spans(epoch)
     tokens = _with_stages(pq.read_table(plan.folder("choice") / "tokens.parquet"), stages, epoch)
     pq.write_table(tokens, staging / "tokens.parquet")
     tallies = [Tally.merged(plan.files(step, ".json")) for step in ("filter", "documents", "counts")]
@@ -38,7 +38,7 @@ def publish(plan: Plan) -> None:
     write_json(staging / CORPUS_MANIFEST, manifest)
     readme.plot(staging / readme.PLOT, tokens, choice)
     identity = hashlib.sha256(json.dumps(manifest["shards"], sort_keys=True).encode()).hexdigest()
-    text = readme.text(plan.settings, manifest, tokens, tallies, {"one epoch": epoch, **stages})
+    text = readme.text(plan.settings, manifest, tokens, tallies, {"one epoch": (0, epoch), **stages})
     # Under this name, and with this head, `datasets` (and so Axolotl) knows which files are which split.
     write_text(staging / "README.md", readme.HEAD.format(identity=identity) + text)
     write_text(staging / "short_of_text.txt", _short_of_text(tokens))
@@ -110,12 +110,12 @@ def _short_of_text(tokens: pa.Table) -> str:
     return "".join(f"{row['token']}  # {row['in_corpus']:,} in the corpus\n" for row in short)
 
 
-def _with_stages(tokens: pa.Table, stages: dict[str, int], epoch: int) -> pa.Table:
+def _with_stages(tokens: pa.Table, stages: dict[str, tuple[int, int]], epoch: int) -> pa.Table:
     """`tokens` with a column for each of `stages`: how often it is expected to see each token.
 
     That is the token's occurrences in the corpus times the stage's tokens, divided by the corpus's (`epoch`).
     """
-    for label, budget in stages.items():
-        seen = tokens["chosen"].to_numpy() * (budget / epoch)
+    for label, (start, end) in stages.items():
+        seen = tokens["chosen"].to_numpy() * ((end - start) / epoch)
         tokens = tokens.append_column(readme.EXPECTED.format(label), pa.array(seen, pa.float64()))
     return tokens

@@ -47,7 +47,7 @@ def text(
     manifest: Manifest,
     tokens: pa.Table,
     tallies: list[Tally],
-    budgets: dict[str, int],
+    spans: dict[str, tuple[int, int]],
 ) -> str:
     """The README, below its head.
 
@@ -55,7 +55,7 @@ def text(
         manifest: of the corpus.
         tokens: a row for each new token, with a column for each stage (see EXPECTED).
         tallies: what the steps that drop documents counted, in their order.
-        budgets: tokens of an epoch and of each stage, by the name to show.
+        spans: where an epoch and each stage begin and stop to read, in tokens, by the name to show.
     """
     groups, unit, held_out = manifest["groups"], manifest["unit"], manifest["held_out"]
     parts = [
@@ -74,7 +74,7 @@ def text(
         *_new_tokens(tokens),
         f"![Occurrences of new tokens]({PLOT})",
         "## Seen in training",
-        *_seen(tokens, budgets),
+        *_seen(tokens, spans),
         "Every token's own numbers are in `tokens.parquet`.",
         "## Held out",
         _table(
@@ -176,19 +176,25 @@ def _new_tokens(tokens: pa.Table) -> list[str]:
     return parts
 
 
-def _seen(tokens: pa.Table, budgets: dict[str, int]) -> list[str]:
-    """How often an epoch and each stage see a new token."""
-    body = []
-    for label, budget in budgets.items():
+def _seen(tokens: pa.Table, spans: dict[str, tuple[int, int]]) -> list[str]:
+    """Which part of the corpus an epoch and each stage read, and how often they see a new token."""
+    body, epoch = [], max(1, next(iter(spans.values()))[1])
+    for label, (start, end) in spans.items():
         column = EXPECTED.format(label)
         times = tokens[
             column if column in tokens.column_names else "chosen"
         ].to_numpy()  # an epoch sees each once
         quantiles = [f"{np.quantile(times, q):,.1f}" if len(times) else "" for q in (0, 0.1, 0.5)]
-        body.append([label, f"{budget:,}", *quantiles])
-    parts = [_table(["stage", "tokens", "least", "1 in 10 below", "median"], body)]
+        body.append([label, f"{end - start:,}", f"{start / epoch:,.2f} to {end / epoch:,.2f}", *quantiles])
+    parts = [_table(["stage", "tokens", "reads, in epochs", "least", "1 in 10 below", "median"], body)]
     if len(body) == 1:
         parts.append("Name the recipes under `stages` to see each stage's numbers.")
+    else:
+        stages = [*spans.values()][1:]
+        read, all_of_them = max(end for _, end in stages), sum(end - start for start, end in stages)
+        read = min(read, epoch)
+        times = "once" if all_of_them <= read else f"{all_of_them / read:,.1f} times on average"
+        parts.append(f"All stages together read {read / epoch:.0%} of the corpus, {times}.")
     return parts
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eeve_axolotl.args import ScheduledStage
+from eeve_axolotl.corpus.manifest import corpus_tokens
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.planner.flops import flops_per_token, hours
@@ -36,6 +37,8 @@ class StageEstimate:
     limit: float  # bytes of one GPU that may be filled
     largest_micro_batch: int  # that fits, 0 if none does
     steps: int
+    reads_again: bool  # from the corpus's beginning, instead of where the stage before stopped
+    corpus_tokens: int | None  # where the corpus is one of ours
     flops: float
     hours: float
     cost: float | None
@@ -109,6 +112,8 @@ def _estimate_stage(recipe: Recipe, scheduled: ScheduledStage, options: Options)
         limit=limit,
         largest_micro_batch=_largest(shape, stage, training, saved, limit),
         steps=steps,
+        reads_again=recipe.settings.text == "again",
+        corpus_tokens=corpus_tokens(recipe.cfg),
         flops=flops,
         hours=time,
         cost=None if options.price_per_hour is None else time * options.gpus * options.price_per_hour,

@@ -6,6 +6,7 @@ from eeve_axolotl.planner import measured
 from eeve_axolotl.planner.estimate import RESERVED, Options, StageEstimate
 from eeve_axolotl.planner.memory import STATE_BYTES
 from eeve_axolotl.tables import plain_table
+from eeve_axolotl.text import text_spans
 
 
 def table(estimates: list[StageEstimate]) -> str:
@@ -22,6 +23,7 @@ def table(estimates: list[StageEstimate]) -> str:
         ("gradient checkpointing", ["yes" if each.checkpointing else "no" for each in trainings], ""),
         ("steps", [f"{each.steps:,}" for each in estimates], f"{sum(each.steps for each in estimates):,}"),
         _sum("tokens, M", [each.tokens / 1e6 for each in estimates], 1),
+        *_text(estimates),
         _sum("PFLOPs", [each.flops / 1e15 for each in estimates], 0),
         _sum("hours", [each.hours for each in estimates], 2),
         _sum("GPU hours", [each.hours * each.training.gpus for each in estimates], 1),
@@ -46,6 +48,18 @@ def _memory(estimates: list[StageEstimate]) -> list[tuple[str, list[str], str]]:
         (name, [f"{getattr(each.memory, key) / 1e9:.2f}" for each in estimates], "")
         for key, name in names.items()
     ]
+
+
+def _text(estimates: list[StageEstimate]) -> list[tuple[str, list[str], str]]:
+    """Where in the text each stage reads, and how often it has been through the corpus then, if that is known."""
+    spans = text_spans((each.tokens, each.reads_again) for each in estimates)
+    read = [f"{start / 1e6:,.1f} to {end / 1e6:,.1f}" for start, end in spans]
+    rows = [("  of the text, M", read, f"{max(end for _, end in spans) / 1e6:,.1f}")]
+    sizes = [each.corpus_tokens for each in estimates]
+    if all(sizes):
+        epochs = [end / size for (_, end), size in zip(spans, sizes, strict=True) if size]
+        rows.append(("  epochs by its end", [f"{each:.2f}" for each in epochs], f"{max(epochs):.2f}"))
+    return rows
 
 
 def _sum(name: str, values: list[float], digits: int) -> tuple[str, list[str], str]:

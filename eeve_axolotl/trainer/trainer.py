@@ -39,14 +39,16 @@ from eeve_axolotl.records import (
 )
 from eeve_axolotl.rows import FrozenRows, FrozenRowsMixin
 from eeve_axolotl.run import StageRun
+from eeve_axolotl.text import text_read
 from eeve_axolotl.trainer.arguments import disable_checkpointing, optimizer_steps, stage_arguments
 from eeve_axolotl.trainer.callbacks import HeldOut, TellProgress, UntilConverged, has_converged
 from eeve_axolotl.trainer.settings import chosen
+from eeve_axolotl.trainer.text_batches import ReadsOnMixin
 
 LOG = logger("trainer")
 
 
-class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
+class EEVETrainer(FrozenRowsMixin, ReadsOnMixin, AxolotlTrainer):
     """Axolotl's trainer for EEVE's stages.
 
     A recipe names it as `trainer_cls`, so that the recipe cannot run where this package is missing:
@@ -55,6 +57,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
 
     eeve_run: StageRun | None = None
     _steps: list[OptimizerStep]  # what an optimiser step of each stage is
+    _text_before: dict | None = None  # what the stage before has read
     _carried: dict[str, Any] | None = None  # with `keep_optimizer`: state of the stage before, by parameter
     _steps_before = 0  # in the stages before this one
     _all_steps: int | None = None  # with `keep_schedule`: of all stages
@@ -125,13 +128,14 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
                 "`plugins: [eeve_axolotl.EEVEPlugin]`"
             )
         try:
+            self._text_before = text_read(self.axolotl_cfg.base_model)
             # Worked out before anything trains: a batch that does not divide is told now, not at its stage's turn.
             self._steps = optimizer_steps(self.args, self.axolotl_cfg.sequence_len, self._run.settings)
             if len(self._steps) == 1:
                 with self._as_the_stage_says():
-                    if resume_from_checkpoint and self._run.auto_resume:
+                    if resume_from_checkpoint is True or (resume_from_checkpoint and self._run.auto_resume):
                         resume_from_checkpoint = last_whole_checkpoint(self._output)
-                    return self._train_stage(resume_from_checkpoint, *args, **kwargs)
+                    return self._train_stage(resume_from_checkpoint or None, *args, **kwargs)
             return self._train_schedule(resume_from_checkpoint, *args, **kwargs)
         except EEVEError as error:
             raise SystemExit(f"eeve_axolotl: {error}") from None
@@ -149,9 +153,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
             callbacks.append(HeldOut(self, run.settings.evaluate, base_size, length))
         return stage_arguments(self, stage, step, callbacks, **others)
 
-    def _train_stage(
-        self, resume_from_checkpoint: str | bool | None, *args: Any, **kwargs: Any
-    ) -> TrainOutput:
+    def _train_stage(self, checkpoint: str | None, *args: Any, **kwargs: Any) -> TrainOutput:
         """The stage that the run is in, from its first step or from a checkpoint of its own."""
         # What happened before (another stage, in this process or not) must not change what is drawn.
         set_seed(self.args.seed)
@@ -160,13 +162,15 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         )
         run = self._run
         run.begin()
+        again = run.settings.text == "again"
+        self.begin_text(None if again else self._text_before, checkpoint)
         begun = time.monotonic()
-        checkpoint = None if isinstance(resume_from_checkpoint, bool) else resume_from_checkpoint
-        if checkpoint and self._ended_at(checkpoint):
+        if checkpoint is not None and self._ended_at(checkpoint):
             result = self._take(checkpoint)
         else:
-            result = super().train(resume_from_checkpoint, *args, **kwargs)
+            result = super().train(checkpoint, *args, **kwargs)
         run.record["steps"] = self.state.global_step
+        run.record["text"] = self._text_before = self.text_record()
         run.history = self._history(time.monotonic() - begun)
         run.finish(self._output, self.optimizer)
         return result
@@ -194,6 +198,7 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
         if self.is_world_process_zero():
             folder = Path(self._get_output_dir(trial)) / f"{CHECKPOINT}-{self.state.global_step}"
             if folder.is_dir():
+                self.write_text(folder)
                 (folder / WHOLE).touch()
 
     def _history(self, seconds: float) -> dict:
@@ -230,11 +235,11 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
                 run.enter(number, self.model)
             LOG.info("stage %s (%d of %d in this run)", names[number], number + 1, len(names))
             checkpoints = checkpoints_directory(output, names[number])
-            checkpoint: str | bool | None = None
+            checkpoint = None
             if run.auto_resume:
                 checkpoint = last_whole_checkpoint(checkpoints)
             elif number == first and resume_from_checkpoint:
-                checkpoint = resume_from_checkpoint
+                checkpoint = str(resume_from_checkpoint)
             self._log_to(output, names[number])
             with self._as_the_stage_says(output_dir=str(checkpoints)):
                 result = self._train_stage(checkpoint, *args, **kwargs)
@@ -273,9 +278,11 @@ class EEVETrainer(FrozenRowsMixin, AxolotlTrainer):
             return 0
         for number in reversed(range(len(names) - 1)):
             stage = stage_directory(output, names[number])
-            if read_record(stage) is not None:
+            record = read_record(stage)
+            if record is not None:
                 LOG.info("stage %s is done: going on after it", names[number])
                 self._load_from_checkpoint(str(stage))
+                self._text_before = record.get("text")
                 if run.settings.keep_optimizer and (stage / OPTIMIZER).is_file():
                     here = {"cuda:0": str(self.args.device)}  # the main process wrote it, and each reads it
                     self._carried = torch.load(stage / OPTIMIZER, map_location=here, weights_only=True)

@@ -171,20 +171,26 @@ def test_the_report_says_how_often_each_stage_sees_a_token(settings, tmp_path):
     (tmp_path / "one.yml").write_text(yaml.safe_dump({**recipe, "eeve": {"stage": 3}}))
     (tmp_path / "two.yml").write_text(yaml.safe_dump({**recipe, "eeve": several}))
     (tmp_path / "epochs.yml").write_text(yaml.safe_dump({"num_epochs": 2}))
-    names = ["one.yml", "two.yml", "epochs.yml"]
+    (tmp_path / "again.yml").write_text(yaml.safe_dump({**recipe, "eeve": {"stage": 4, "text": "again"}}))
+    names = ["one.yml", "two.yml", "epochs.yml", "again.yml"]
     output = corpus.build(settings(stages={"recipes": [f"{tmp_path}/{name}" for name in names], "gpus": 4}))
     table = pq.read_table(output / "tokens.parquet")
     epoch = sum(entry["tokens"] for entry in read_json(output / CORPUS_MANIFEST)["groups"].values())
     a_step = 128 * 2 * 3 * 4
-    for label, tokens in {
-        "one.yml": 10 * a_step,
-        "two.yml, stage 1": 5 * a_step,
-        "two.yml, stage 2": 2 * a_step,  # the first step that reaches 5,000
-        "epochs.yml": 2 * epoch,
-    }.items():
+    readme = (output / "README.md").read_text("utf-8")
+    for label, tokens, start in (
+        ("one.yml", 10 * a_step, 0),
+        ("two.yml, stage 1", 5 * a_step, 10 * a_step),
+        ("two.yml, stage 2", 2 * a_step, 15 * a_step),  # the first step that reaches 5,000
+        ("epochs.yml", 2 * epoch, 0),  # knows nothing of stages
+        ("again.yml", 10 * a_step, 0),
+    ):
         expected = table["chosen"].to_numpy() * tokens / epoch
         assert table[f"expected in {label}"].to_pylist() == pytest.approx(expected.tolist()), label
-        assert f"| {label} | {tokens:,} |" in (output / "README.md").read_text("utf-8")
+        part = f"{start / epoch:,.2f} to {(start + tokens) / epoch:,.2f}"
+        assert f"| {label} | {tokens:,} | {part} |" in readme
+    read = 10 * a_step + 5 * a_step + 2 * a_step + 2 * epoch + 10 * a_step
+    assert f"read 100% of the corpus, {read / epoch:,.1f} times on average." in readme
 
 
 def test_a_recipe_that_cannot_be_read_is_told_before_the_work(settings, tmp_path):
@@ -506,5 +512,5 @@ def test_the_example_is_read():
     for recipe in settings.stages.recipes:
         # 400 steps of a million tokens, as the recipe says.
         tokens = stage_tokens(ROOT / recipe, settings.stages.gpus, 0)
-        assert tokens == {Path(recipe).name: 400 * 256 * 4096}
+        assert tokens == {Path(recipe).name: (400 * 256 * 4096, False)}
         assert yaml.safe_load((ROOT / recipe).read_text())["sequence_len"] == settings.write.sequence_len

@@ -1,6 +1,7 @@
 """`axolotl eeve plan` on recipes: the paper's, and those that cannot be run."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.planner import gpus
 from eeve_axolotl.planner.estimate import Options, check_fits, estimate
+from eeve_axolotl.records import CORPUS_MANIFEST
 from tests.conftest import ROOT, tiny_llama
 
 SOLAR = ROOT / "examples"
@@ -158,3 +160,31 @@ def test_the_command_prints_a_column_a_stage_and_fails_where_one_does_not_fit():
     result = CliRunner().invoke(eeve, ["plan", *paths, "--gpu", "a100-40gb"])
     assert result.exit_code == 1
     assert "set gradient_checkpointing: true" in result.output
+
+
+def test_the_plan_says_which_part_of_the_text_each_stage_reads(recipe, tmp_path):
+    stages = {"stages": [1, {"stage": 2, "max_steps": 5}, 5], "global_batch_size": 1280}
+    path = str(recipe(eeve=stages, datasets=[{"path": str(tmp_path / "corpus"), "type": "completion"}]))
+
+    def rows() -> dict[str, list[str]]:
+        result = CliRunner().invoke(eeve, ["plan", path, "--gpu", "H100-80GB"])
+        assert result.exit_code == 0, result.output
+        return {
+            name: cells
+            for name, *cells in (re.split(r" {2,}", line.strip()) for line in result.output.splitlines())
+        }
+
+    a_step = 40 * 512 * 32 / 1e6
+    ends = [10 * a_step, 15 * a_step, 25 * a_step]
+    spans = [f"{start:.1f} to {end:.1f}" for start, end in zip([0, *ends], ends, strict=False)]
+    assert rows()["of the text, M"] == [*spans, f"{ends[-1]:.1f}"]
+    assert "epochs by its end" not in rows()
+
+    (tmp_path / "corpus").mkdir()
+    manifest = {"groups": {"korean": {"tokens": 6_000_000}, "english": {"tokens": 7_107_200}}}
+    (tmp_path / "corpus" / CORPUS_MANIFEST).write_text(json.dumps(manifest))
+    assert rows()["epochs by its end"] == ["0.50", "0.75", "1.25", "1.25"]
+
+    recipe(eeve={**stages, "text": "again"})
+    again = [f"0.0 to {steps * a_step:.1f}" for steps in (10, 5, 10)]
+    assert rows()["of the text, M"] == [*again, f"{10 * a_step:.1f}"]
