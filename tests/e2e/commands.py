@@ -86,6 +86,8 @@ def _serve() -> None:
 
     import eeve_axolotl.trainer  # noqa: F401
 
+    _compile()
+
     def answer(**content) -> None:
         answers.write(json.dumps(content) + "\n")
         answers.flush()
@@ -100,6 +102,18 @@ def _serve() -> None:
         answer(started=child)
         _, status = os.waitpid(child, 0)
         answer(status=os.waitstatus_to_exitcode(status))
+
+
+def _compile() -> None:
+    """Compile what packs samples, Axolotl's and ours, for the children to have."""
+    import numpy as np
+    from axolotl.utils.samplers.multipack import pack_parallel
+
+    from eeve_axolotl.trainer.text_order import Cut, Text
+
+    lengths = np.ones(3, np.int64)
+    pack_parallel(lengths.astype(np.int32), 2, group_size=2, bin_size=2, num_processes=1)
+    Text(lengths, 0, "").beginning(Cut(2))
 
 
 def _run(main, request: dict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -38,14 +39,17 @@ def write_pipeline(directory: Path, **keys) -> None:
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory, base_tokenizer_directory, base_tokenizer) -> Path:
-    """A directory with a base, an extended tokenizer, a text and a pipeline: stages 1 to 3, 6 and 7."""
+    """A directory with a base, an extended tokenizer, a text and a pipeline: stages 1 to 3, 6 and 7.
+
+    The text is packed, as in the recipes, and read by workers; the stages go through it about three times.
+    """
     directory = tmp_path_factory.mktemp("pipeline")
     shutil.copytree(base_tokenizer_directory, directory / "base")
     tiny_llama(32000, hidden_size=16).save_pretrained(directory / "base")
     extended(base_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
-    lines = (json.dumps({"text": TEXT * 5 + str(number)}) + "\n" for number in range(40))
+    lines = (json.dumps({"text": TEXT * 5 + str(number)}) + "\n" for number in range(12))
     (directory / "text.jsonl").write_text("".join(lines), encoding="utf-8")
-    often = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
+    often = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "dataloader_num_workers": 2}
     write_recipe(directory, 3, "./base", **often, eeve={"stages": [1, 2, 3], "save_stages": "all"})
     write_recipe(directory, 6, "./stage3", **often)
     write_recipe(directory, 7, "./stage6/merged", **often)
@@ -110,6 +114,18 @@ def test_the_steps_of_a_run_are_shown_as_they_are_trained_counted_over_its_stage
     shown = re.findall(r"step (\d+)/(\d+)  loss \d+\.\d{3}", (whole / "axolotl.log").read_text())
     of_runs = [(str(step), str(steps)) for steps in (3 * 4, 4, 4) for step in range(1, steps + 1)]
     assert shown == of_runs
+
+
+def test_each_stage_reads_on_where_the_one_before_stopped(whole):
+    records = results(whole)
+    read = [records[name]["text"] for name in RESULTS if not name.endswith("merged")]
+    assert all(before["to"] == after["from"] for before, after in itertools.pairwise(read))
+    assert (read[0]["from"]["passes"], read[0]["from"]["sequences"]) == (0, 0) and read[-1]["to"][
+        "passes"
+    ] >= 2
+    assert len({each["corpus"] for each in read}) == 1 and read[0]["from"]["cut"]["packed_to"] == 128
+    for name in ("stage6", "stage7"):
+        assert records[f"{name}/merged"]["text"] == records[name]["text"]
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(ground, whole):

@@ -76,6 +76,8 @@ def test_each_stage_of_a_run_leaves_its_record(ground, five):
         place = ground / "five" / (f"stage{stage}" if stage < 5 else "")
         record = json.loads((place / "eeve_stage.json").read_text())
         assert record["stage"] == str(stage) and not record["moved"]
+        # As in the chain of single runs, each a step of 4 sequences further.
+        assert record["text"]["from"]["sequences"] == (stage - 1) * 2 * 4
         assert f"stage {stage} ({stage} of 5 in this run)" in five
 
 
