@@ -11,7 +11,7 @@ from eeve_axolotl.args import EEVESettings, read_block
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json
 from eeve_axolotl.stages import Layers, Rows, Stage
-from eeve_axolotl.text import check_text
+from eeve_axolotl.text import check_text, where_it_reads
 
 PLUGIN = "eeve_axolotl.EEVEPlugin"
 
@@ -80,6 +80,7 @@ def what_happens(cfg: Mapping[str, Any]) -> list[str]:
         lines.append("a model with tied embeddings gets an output matrix of its own first")
     if settings.global_batch_size:
         lines.append(f"a step has {settings.global_batch_size:,} sequences on any number of GPUs")
+    lines.append(where_it_reads(cfg, settings))
     output = cfg.get("output_dir") or "./model-out"
     lines.append(f"writes to {output}")
     if any(each.resolved().internal_layers is Layers.QLORA for each in settings.schedule()):

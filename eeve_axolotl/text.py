@@ -38,13 +38,35 @@ def text_spans(stages: Iterable[tuple[int, bool]]) -> list[tuple[int, int]]:
     return spans
 
 
+def where_it_reads(cfg: Mapping[str, Any], settings: EEVESettings) -> str:
+    """Where in the text the stages of a run will read, in words, as far as settings and records tell.
+
+    Args:
+        settings: the `eeve:` block of `cfg`.
+    """
+    if settings.text == "again" or is_streamed(cfg):
+        return "each stage reads the text from its beginning"
+    before = (text_read(cfg.get("base_model")) or {}).get("to")
+    if before is None:
+        return "reads the text from its beginning, and each stage on from where the one before stopped"
+    return (
+        f"reads on in the text after {before['sequences']:,} of {before['of']:,} sequences of pass "
+        f"{before['passes'] + 1}, where {cfg['base_model']} stopped (another text, from its beginning)"
+    )
+
+
+def is_streamed(cfg: Mapping[str, Any]) -> bool:
+    """Whether an Axolotl config has its text read as a stream, of which no position is known."""
+    return bool(cfg.get("pretraining_dataset") or cfg.get("streaming"))
+
+
 def check_text(cfg: Mapping[str, Any], settings: EEVESettings) -> None:
     """Raise EEVEError where stages cannot read on in one text, in whole batches.
 
     Args:
         settings: the `eeve:` block of `cfg`.
     """
-    if cfg.get("pretraining_dataset") or cfg.get("streaming"):
+    if is_streamed(cfg):
         comes_after = len(settings.schedule()) > 1 or text_read(cfg.get("base_model"))
         if settings.text == "continue" and comes_after:
             raise EEVEError(

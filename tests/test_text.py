@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from eeve_axolotl.args import read_block
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.records import RECORD
-from eeve_axolotl.text import check_text, text_read, text_spans
+from eeve_axolotl.text import check_text, text_read, text_spans, where_it_reads
 
 
 def test_a_stages_place_in_the_text_is_read_from_the_model_that_it_starts_from(tmp_path):
@@ -22,6 +24,17 @@ def test_a_stages_place_in_the_text_is_read_from_the_model_that_it_starts_from(t
 
 def test_each_stage_reads_on_where_the_one_before_stopped_or_again_from_the_start():
     assert text_spans([(10, False), (5, False), (7, True), (1, False)]) == [(0, 10), (10, 15), (0, 7), (7, 8)]
+
+
+def test_a_run_says_beforehand_where_it_will_read(tmp_path):
+    def says(block: dict, **cfg) -> str:
+        return where_it_reads({"base_model": str(tmp_path), **cfg}, read_block({"eeve": block}))
+
+    assert "from its beginning, and each stage on" in says({"stages": [1, 2]})
+    read = {"to": {"passes": 1, "sequences": 1600, "of": 52310}}
+    (tmp_path / RECORD).write_text(json.dumps({"text": read}))
+    assert "after 1,600 of 52,310 sequences of pass 2" in says({"stage": 3})
+    assert "from its beginning" in says({"stage": 3, "text": "again"}) == says({"stage": 3}, streaming=True)
 
 
 STREAM = {"pretraining_dataset": [{"path": "text"}]}
