@@ -46,12 +46,12 @@ def where_it_reads(cfg: Mapping[str, Any], settings: EEVESettings) -> str:
     """
     if settings.text == "again" or is_streamed(cfg):
         return "each stage reads the text from its beginning"
-    before = (text_read(cfg.get("base_model")) or {}).get("to")
-    if before is None:
+    to = (text_read(cfg.get("base_model")) or {}).get("to")
+    if not isinstance(to, dict) or not {"passes", "sequences", "of"} <= to.keys():
         return "reads the text from its beginning, and each stage on from where the one before stopped"
     return (
-        f"reads on in the text after {before['sequences']:,} of {before['of']:,} sequences of pass "
-        f"{before['passes'] + 1}, where {cfg['base_model']} stopped (another text, from its beginning)"
+        f"reads on in the text after {to['sequences']:,} of {to['of']:,} sequences of pass {to['passes'] + 1}, where "
+        f"{cfg['base_model']} stopped (another text, from its beginning)"
     )
 
 

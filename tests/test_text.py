@@ -32,7 +32,7 @@ def test_a_run_says_beforehand_where_it_will_read(tmp_path):
 
     assert "from its beginning, and each stage on" in says({"stages": [1, 2]})
     read = {"to": {"passes": 1, "sequences": 1600, "of": 52310}}
-    (tmp_path / RECORD).write_text(json.dumps({"text": read}))
+    (tmp_path / RECORD).write_text(json.dumps({"weights": {}, "text": read}))
     assert "after 1,600 of 52,310 sequences of pass 2" in says({"stage": 3})
     assert "from its beginning" in says({"stage": 3, "text": "again"}) == says({"stage": 3}, streaming=True)
 

@@ -132,7 +132,9 @@ def test_a_text_without_samples_is_refused():
         text(lengths=np.zeros(0, int))
 
 
-@pytest.mark.parametrize("spoilt", [{}, {"streamed": True}, {"to": None}, {"seed": "x"}, {"from": {"cut": {}}}])
+@pytest.mark.parametrize(
+    "spoilt", [{}, {"streamed": True}, {"to": None}, {"seed": "x"}, {"from": {"cut": {}}}]
+)
 def test_what_does_not_say_which_text_was_read_is_told(spoilt):
     start = text().beginning(Cut())
     whole = Part("a corpus", 42, start, start).as_mapping()
