@@ -84,9 +84,10 @@ def corpus_tokens(cfg: Mapping[str, Any]) -> int | None:
     found = [_corpora(entry) for entry in ([entries] if isinstance(entries, (Mapping, str)) else entries)]
     if not found or not all(found):
         return None
-    corpora = {corpus for each in found for corpus in each}
-    groups = (read_json(corpus / CORPUS_MANIFEST)["groups"] for corpus in corpora)
-    return sum(group["tokens"] for each in groups for group in each.values())
+    manifests = [read_manifest(corpus) or {} for corpus in {corpus for each in found for corpus in each}]
+    if not all("groups" in each for each in manifests):
+        return None
+    return sum(group["tokens"] for each in manifests for group in each["groups"].values())
 
 
 def _corpora(entry: Mapping[str, Any] | str) -> list[Path]:

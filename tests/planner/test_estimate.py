@@ -181,7 +181,8 @@ def test_the_plan_says_which_part_of_the_text_each_stage_reads(recipe, tmp_path)
     assert "epochs by its end" not in rows()
 
     (tmp_path / "corpus").mkdir()
-    manifest = {"groups": {"korean": {"tokens": 6_000_000}, "english": {"tokens": 7_107_200}}}
+    groups = {"korean": {"tokens": 6_000_000}, "english": {"tokens": 7_107_200}}
+    manifest = {"groups": groups, "tokenizer": {}, "longest_record": 512}
     (tmp_path / "corpus" / CORPUS_MANIFEST).write_text(json.dumps(manifest))
     assert rows()["epochs by its end"] == ["0.50", "0.75", "1.25", "1.25"]
 
