@@ -5,6 +5,7 @@ torchrun --nproc-per-node 2 two_processes.py DIRECTORY
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from axolotl.utils.dict import DictDefault
 from datasets import Dataset
 from transformers import default_data_collator
 
+from eeve_axolotl import progress
 from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.trainer import EEVETrainer
@@ -63,4 +65,5 @@ def train(directory: Path, batch: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     train(Path(sys.argv[1]), batch=2)
+    os.environ.pop(progress.VARIABLE, None)  # what follows is no part of that run
     text_runs.two_processes(Path(sys.argv[1]) / "text")
