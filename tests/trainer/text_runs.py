@@ -115,7 +115,6 @@ def train(
     kill_at: tuple[int, str] | None = None,
     data: Dataset | None = None,
     text: str = "continue",
-    dropout: float = 0.1,  # so that random numbers have to be the same too
     **keys,
 ) -> dict[int, list[int]]:
     """Train `stages` from `base` (else a fresh model) into `directory`, going on from what is there.
@@ -123,7 +122,8 @@ def train(
     Returns the documents that each step of the last stage read in this process; raises Killed at `kill_at`.
     """
     apply_multipack_dataloader_patch()
-    model = AutoModelForCausalLM.from_pretrained(base) if base else tiny_model(attention_dropout=dropout)
+    # Dropout, so that random numbers have to be the same too.
+    model = AutoModelForCausalLM.from_pretrained(base) if base else tiny_model(attention_dropout=0.1)
     one = {"stage": stages[0]} if len(stages) == 1 else {"stages": stages, "save_stages": "all"}
     settings = EEVESettings.model_validate({**one, "text": text})
     run = StageRun(settings, vocabulary=Vocabulary(BASE, VOCAB, VOCAB), auto_resume=True)
@@ -179,7 +179,7 @@ def two_processes(directory: Path) -> None:
     torch.serialization.register_package(
         1, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
     )
-    keys = {"per_device_train_batch_size": 1, "dropout": 0.0}
+    keys = {"per_device_train_batch_size": 1}
     read = train(directory / "whole", [*STAGES_OF_TWO], **keys)
     (directory / f"read{torch.distributed.get_rank()}.json").write_text(json.dumps(read))
     kills = [(3, "on_step_end"), (4, "inside a checkpoint"), (5, "on_step_begin")]
