@@ -92,10 +92,11 @@ class ChunkedLoss:
         labels = dict(zip(self._parameters, args, strict=False)).get("labels", kwargs.get("labels"))
         wanted = self.in_evaluation or (model.training and torch.is_grad_enabled())
         if labels is not None and wanted and not torch.compiler.is_compiling():
-            self._parent._modules[self._name] = self._stand_in
+            # Beside the head, which stays a child: who walks over the model's modules meanwhile finds it.
+            self._parent.__dict__[self._name] = self._stand_in
 
     def _end(self, *_) -> None:
-        self._parent._modules[self._name] = self._outputs
+        self._parent.__dict__.pop(self._name, None)
 
     def _tell(self, what: str) -> None:
         if what not in self._told:
@@ -149,20 +150,19 @@ def _plain_loss_function(owner: PreTrainedModel) -> Callable:
     return function
 
 
-class _StandIn(nn.Module):
+class _StandIn:
     """Has the head's place while the model's forward pass runs; shows the head's weights to who asks."""
 
     def __init__(self, chunked: ChunkedLoss, outputs: nn.Module):
-        super().__init__()
-        self.__dict__.update(_chunked=chunked, _outputs=outputs)  # not as a child: it has no parameters
+        self._chunked, self._outputs = chunked, outputs
 
-    def forward(self, hidden: torch.Tensor) -> DeferredLogits:
+    def __call__(self, hidden: torch.Tensor) -> DeferredLogits:
         return self._chunked.defer(hidden)
 
     def __getattr__(self, name: str):
-        if "_outputs" not in self.__dict__:  # while it is copied
+        if name.startswith("__") or "_outputs" not in self.__dict__:  # while it is copied
             raise AttributeError(name)
-        return getattr(self.__dict__["_outputs"], name)
+        return getattr(self._outputs, name)
 
 
 class _LossFunction:
