@@ -67,7 +67,8 @@ class ChunkedLoss:
         owner.loss_function = self._loss_function
         self._hooks = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            model.register_forward_hook(self._end, always_call=True),
+            # Before whoever else looks at the model when its forward pass has ended.
+            model.register_forward_hook(self._end, always_call=True, prepend=True),
         ]
 
     def remove(self) -> None:
