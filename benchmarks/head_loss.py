@@ -49,7 +49,7 @@ def prepared(shape: Shape, number: int, way: str, args: argparse.Namespace) -> n
     if way == PLAIN and stage.output_embeddings is Rows.NEW:
         stage = dataclasses.replace(stage, output_embeddings=Rows.ALL)
     model = shape.model(getattr(torch, args.dtype), args.device)
-    frozen = rows.freeze(model, rows.resolve(model, stage, shape.base))
+    frozen = rows.freeze(model, rows.row_mask(model, stage, shape.base))
     if way == CHUNKED:
         assert use_chunked_loss(model)
     assert frozen.trained_parameters()
@@ -113,7 +113,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stages", type=int, nargs="+", choices=range(1, 6), default=[1, 2, 4, 5])
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[40_960, 262_144])
     parser.add_argument("--hidden", type=int, default=128, help="width of the hidden states")
-    parser.add_argument("--tokens", type=int, default=2048, help="of a step; 16 a unit of width, as 16 x 4,096 in 4,096")
+    parser.add_argument(
+        "--tokens", type=int, default=2048, help="of a step; 16 a unit of width, as 16 x 4,096 in 4,096"
+    )
     parser.add_argument("--turns", type=int, default=3, help="timed steps of each")
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU; 1 on a shared machine")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
@@ -144,7 +146,10 @@ def main(arguments: list[str] | None = None) -> None:
         shape = Shape(args.hidden, layers=0, vocab=vocabulary, base=vocabulary - NEW_ROWS)
         for stage in args.stages:
             each = found.setdefault(str(vocabulary), {})[str(stage)] = measure(shape, stage, args)
-            own = [f" (rows: {each[f'{key}_rows']:.3f})" if f"{key}_rows" in each else "" for key in ("peak_ratio", "time_ratio")]
+            own = [
+                f" (rows: {each[f'{key}_rows']:.3f})" if f"{key}_rows" in each else ""
+                for key in ("peak_ratio", "time_ratio")
+            ]
             lines.append(
                 [
                     f"{vocabulary:,}",

@@ -23,8 +23,8 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
 from eeve_axolotl.losses.deferred import DeferredLogits
 from eeve_axolotl.losses.linear_cross_entropy import TrainedRows, Transform, linear_cross_entropy
-from eeve_axolotl.rows.modules import RowsHead
-from eeve_axolotl.rows.plan import raw, shape_of
+from eeve_axolotl.rows.modules import RowsHead, RowsModule
+from eeve_axolotl.rows.sharded import shape_of
 
 LOG = logger("head_loss")
 
@@ -59,7 +59,7 @@ class ChunkedLoss:
         self._parent, self._name = _place(model, outputs)
         self._model, self._owner, self._outputs = model, owner, outputs
         self.in_evaluation = False
-        self.rows = shape_of(raw(self._head, "weight"))[0]
+        self.rows = shape_of(_weight(self._head))[0]
         self._parameters = list(inspect.signature(model.forward).parameters)
         self._told: set[str] = set()
         self._stand_in = _StandIn(self, outputs)
@@ -128,16 +128,23 @@ def _place(model: nn.Module, outputs: nn.Module) -> tuple[nn.Module, str]:
 
 def _linear_head(outputs: nn.Module) -> nn.Module:
     """The linear module that `outputs` is, or, where PEFT trains a copy of it, holds."""
-    copies = getattr(outputs, "modules_to_save", None)
-    head = outputs if copies is None else copies[outputs.active_adapters[0]]
-    kind = getattr(head, "_rows_base_class", type(head))
+    copies, active = (getattr(outputs, name, None) for name in ("modules_to_save", "active_adapters"))
+    head = copies[active[0]] if copies is not None and active else outputs
+    kind = head.base_class if isinstance(head, RowsModule) else type(head)
     if kind is not nn.Linear:
         raise _NotHere(f"the head is a {kind.__module__}.{kind.__name__}, not a torch.nn.Linear")
     if "forward" in head.__dict__ or head._forward_hooks or outputs._forward_hooks:
         raise _NotHere("something else has changed what the head does")
-    if not raw(head, "weight").is_floating_point():
-        raise _NotHere(f"the head is quantised ({raw(head, 'weight').dtype})")
+    if not _weight(head).is_floating_point():
+        raise _NotHere(f"the head is quantised ({_weight(head).dtype})")
     return head
+
+
+def _weight(head: nn.Module) -> nn.Parameter:
+    """The registered Parameter, whatever the attribute shows."""
+    weight = head._parameters["weight"]
+    assert weight is not None
+    return weight
 
 
 def _plain_loss_function(owner: PreTrainedModel) -> Callable:
@@ -226,12 +233,13 @@ class _HeadForward:
 
     def _loss(self, hidden, target, wanted: _Wanted, divisor) -> torch.Tensor:
         head = self.head
+        weight: torch.Tensor | None
         if isinstance(head, RowsHead):
-            weight, bias = head.whole("weight"), head.whole("bias")
-            trained = TrainedRows(head.trained_rows, raw(head, "trained_bias"), head._rows_range[0])
+            weight, bias, trained = head.whole("weight"), head.whole("bias"), TrainedRows(*head.trained())
         else:
-            weight, bias = head.weight, head.bias
-            trained = TrainedRows(weight, bias)
+            assert isinstance(head, nn.Linear)
+            weight, bias, trained = head.weight, head.bias, TrainedRows(head.weight, head.bias)
+        assert weight is not None
         return linear_cross_entropy(
             hidden,
             weight,

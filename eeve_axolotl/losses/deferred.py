@@ -22,7 +22,9 @@ def _with_number(function: Callable, args: tuple, kwargs: dict) -> Step | None:
     numbers = [isinstance(each, int | float) and not isinstance(each, bool) for each in args]
     if not any(numbers):
         return None
-    return lambda logits: function(*(each if is_number else logits for each, is_number in zip(args, numbers, strict=True)))
+    return lambda logits: function(
+        *(each if is_number else logits for each, is_number in zip(args, numbers, strict=True))
+    )
 
 
 def _alone(function: Callable, args: tuple, kwargs: dict) -> Step | None:
@@ -41,7 +43,9 @@ _MAY_GIVE_ITS_OWN = (torch.Tensor.float, torch.Tensor.contiguous, torch.Tensor.t
 
 # Operations on each logit by itself, and how they are noted.
 _NOTED: dict[Callable, Callable[[Callable, tuple, dict], Step | None]] = {
-    **dict.fromkeys((torch.mul, torch.Tensor.mul, torch.div, torch.Tensor.div, torch.true_divide), _with_number),
+    **dict.fromkeys(
+        (torch.mul, torch.Tensor.mul, torch.div, torch.Tensor.div, torch.true_divide), _with_number
+    ),
     **dict.fromkeys((torch.tanh, torch.Tensor.tanh, torch.Tensor.float, torch.Tensor.contiguous), _alone),
     torch.Tensor.to: _to_dtype,
 }
@@ -159,7 +163,6 @@ for _name in (
     "eq ne lt le gt ge getitem setitem len iter bool float int contains format array"
 ).split():
     setattr(DeferredLogits, f"__{_name}__", _operator(f"__{_name}__"))
-DeferredLogits.__hash__ = object.__hash__
 
 
 def _made(value, name: str):

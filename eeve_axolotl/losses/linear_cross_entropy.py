@@ -199,19 +199,13 @@ class _Chunks:
             logits[:, low:high], log_probabilities[:, low:high], target - low, self.job.transform
         )
         if self.of_hidden is not None:
-            self._add_to_hidden(gradient, first, last, is_valid)
+            of_hidden = (gradient @ self.weight).masked_fill_(~is_valid[:, None], 0).to(self.of_hidden.dtype)
+            self.of_hidden[slice(first, last) if self.kept is None else self.kept[first:last]] = of_hidden
         trained = gradient[:, self.job.start - low : self.job.stop - low]
         if self.of_rows is not None:
             _add_product(self.of_rows, trained.t(), hidden.masked_fill(~is_valid[:, None], 0))
         if self.of_bias is not None:
             self.of_bias += is_valid.to(trained.dtype) @ trained
-
-    def _add_to_hidden(self, gradient, first: int, last: int, is_valid) -> None:
-        of_hidden = (gradient @ self.weight).masked_fill_(~is_valid[:, None], 0).to(self.of_hidden.dtype)
-        if self.kept is None:
-            self.of_hidden[first:last] = of_hidden
-        else:
-            self.of_hidden[self.kept[first:last]] = of_hidden
 
 
 def _of_logits(logits, log_probabilities, target, transform: Transform | None) -> torch.Tensor:
@@ -232,7 +226,7 @@ def _of_logits(logits, log_probabilities, target, transform: Transform | None) -
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """total += left @ right, where the sum is kept in 32 bits though the factors have 16."""
+    """Add left @ right to `total`, whose sum is kept in 32 bits though the factors have 16."""
     if total.dtype == right.dtype:
         total.addmm_(left, right)
     elif _adds_in_32_bits(total.device.type, right.dtype):

@@ -87,6 +87,11 @@ class RowsModule(nn.Module):
     _rows_range: tuple[int, int]
     _rows_tied: bool
 
+    @property
+    def base_class(self) -> type[nn.Module]:
+        """The module's class without this one."""
+        return self._rows_base_class
+
     def whole(self, name: str = "weight") -> torch.Tensor | None:
         """The matrix (or bias) as it is to be read now, carrying no gradient."""
         # Indexed, not `get`: DeepSpeed ZeRO-3 gathers what is read past its module's forward when it is indexed.
@@ -217,6 +222,10 @@ class RowsHead(RowsModule, nn.Linear):  # type: ignore[misc]  # nn.Module keeps 
     def bias(self) -> torch.Tensor | None:  # type: ignore[override]  # as `weight`
         """The bias, (rows,), as `weight`; None where the head has none."""
         return self.exposed("bias")
+
+    def trained(self) -> tuple[nn.Parameter, nn.Parameter | None, int]:
+        """The rows that train, (count, hidden), their bias, (count,), if the head has one, and the first one's number."""
+        return self.trained_rows, self._parameters.get("trained_bias"), self._rows_range[0]
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Turn hidden states, (..., hidden), into logits, (..., rows)."""

@@ -142,11 +142,16 @@ def test_bf16_is_as_near_to_exact_gradients_as_the_plain_way(chunk, capped):
     loss, expected = exact.plain((0, ROWS), transform=transform)
 
     def distances(found):
-        return [((one.double() - other).norm() / other.norm()).item() for one, other in zip(found, expected, strict=True)]
+        return [
+            ((one.double() - other).norm() / other.norm()).item()
+            for one, other in zip(found, expected, strict=True)
+        ]
 
     found = problem.ours((0, ROWS), chunk=chunk, transform=transform)
     plain = problem.plain((0, ROWS), transform=transform)
-    assert found[0] == pytest.approx(plain[0].item(), abs=1e-5) and found[0] == pytest.approx(loss.item(), rel=1e-2)
+    assert found[0] == pytest.approx(plain[0].item(), abs=1e-5) and found[0] == pytest.approx(
+        loss.item(), rel=1e-2
+    )
     for ours, theirs in zip(distances(found[1]), distances(plain[1]), strict=True):
         assert ours <= 1.3 * theirs < 0.02
 
@@ -226,7 +231,9 @@ def test_ignored_tokens_cost_nothing_where_they_are_many():
     assert products.count == int((problem.target != -100).sum()) * WIDTH * 3 * ROWS
 
 
-@pytest.mark.parametrize(("span", "needs_hidden"), [*itertools.product([None, (1900, 2000), (0, 2000)], [True, False])])
+@pytest.mark.parametrize(
+    ("span", "needs_hidden"), [*itertools.product([None, (1900, 2000), (0, 2000)], [True, False])]
+)
 def test_the_logits_are_never_whole(span, needs_hidden):
     tokens, chunk = 4096, 64
     problem = Problem(torch.float32, bias=False, tokens=tokens, rows=2000)
