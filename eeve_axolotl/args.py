@@ -167,6 +167,11 @@ class EEVESettings(StageSettings):
     """Sequences in a step, over all GPUs: `gradient_accumulation_steps` is worked out from it, `micro_batch_size`
     and the number of processes when the run starts, so leave that key out. The paper's: 256 (8 x 4 x 8 GPUs)."""
 
+    head_loss: Literal["chunked", "plain"] = "chunked"
+    """How the loss and the head's gradients are made: some tokens at a time, so that the logits are never whole, or
+    all at once. The same numbers within rounding. A loss that the Axolotl config itself names (Liger's, cut
+    cross-entropy) comes first, and a model that does more with its logits keeps its own: the log says so."""
+
     evaluate: EvaluateSettings | None = None
     """Score held-out texts while training, logged as `eeve/NAME/bits_per_byte` and the like."""
 

@@ -17,6 +17,21 @@ from eeve_axolotl.stages import Layers, Rows, Stage
 TRAINER = "eeve_axolotl.trainer.EEVETrainer"
 
 LIGER_LOSS = "liger_fused_linear_cross_entropy"
+CUT_LOSS = "cut_cross_entropy"
+
+# Keys with which a config gives the model another loss, or compiles the model, whose logits are then made.
+_OTHER_LOSSES = (
+    CUT_LOSS,
+    LIGER_LOSS,
+    "liger_cross_entropy",
+    "chunked_cross_entropy",
+    "flash_attn_cross_entropy",
+    "unsloth_cross_entropy_loss",
+    "use_eaft",
+    "kd_trainer",
+    "label_smoothing_factor",
+    "torch_compile",
+)
 
 # Keys with which a config would itself decide what trains, or change rows behind the stage's back.
 _OTHERS_WHO_DECIDE = {
@@ -54,6 +69,18 @@ def check_config(cfg: Mapping[str, Any], stage: Stage) -> None:
     _check_modules_to_save(cfg, stage)
     _check_merge(cfg, stage)
     _check_loss(cfg, stage)
+
+
+def other_loss(cfg: Mapping[str, Any]) -> str | None:
+    """The key with which `cfg` decides the loss itself, instead of `eeve.head_loss`; None if there is none."""
+    for key in _OTHER_LOSSES:
+        if cfg.get(key):
+            return key
+    # Its plugin switches it on where the key is left out.
+    plugins = [str(each) for each in cfg.get("plugins") or []]
+    if cfg.get(CUT_LOSS) is None and any(each.endswith("CutCrossEntropyPlugin") for each in plugins):
+        return CUT_LOSS
+    return None
 
 
 def _check_loss(cfg: Mapping[str, Any], stage: Stage) -> None:

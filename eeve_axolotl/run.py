@@ -12,6 +12,7 @@ from eeve_axolotl import batch, checks, embeddings, rows, vocabulary
 from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import write_json
+from eeve_axolotl.losses.chunked import ChunkedLoss, use_chunked_loss
 from eeve_axolotl.records import FAILED, HISTORY, MARK, RECORD, weights_sha256
 from eeve_axolotl.stages import Layers, Stage
 from eeve_axolotl.version import __version__
@@ -34,6 +35,8 @@ class StageRun:
     checkpoint_rows: int | None = None
     vocabulary: Vocabulary | None = None
     frozen: rows.FrozenRows | None = None
+    other_loss: str | None = None  # the key with which the config decides the loss itself
+    chunked_loss: ChunkedLoss | None = None
     record: dict = field(default_factory=dict)  # what the stage's record will say
     history: dict = field(default_factory=dict)  # loss by step, and what it cost
     _before: rows.Fingerprint | None = field(
@@ -66,6 +69,7 @@ class StageRun:
     def set_implied_keys(self, cfg) -> None:
         """Set the Axolotl keys that follow from the stage, and say so."""
         cfg["mean_resizing_embeddings"] = False  # new rows get their subwords' means instead
+        self.other_loss = checks.other_loss(cfg)
         steps = batch.implied_accumulation(cfg, self.settings.global_batch_size)
         if steps:
             cfg["gradient_accumulation_steps"] = steps
@@ -137,8 +141,10 @@ class StageRun:
         self.freeze(model)
 
     def freeze(self, model) -> None:
-        """Freeze what the stage does not train, and log what trains."""
+        """Freeze what the stage does not train, choose the loss of the head, and log what trains."""
         assert self.vocabulary is not None  # initialise_new_rows comes before
+        if self.chunked_loss is not None:  # the stage before's
+            self.chunked_loss.remove()
         mask = rows.row_mask(model, self.stage, self.vocabulary.base_size, self.vocabulary.size)
         self.frozen = rows.freeze(model, mask)
         trained = sum(parameter.numel() for parameter in self.frozen.trained_parameters().values())
@@ -152,6 +158,17 @@ class StageRun:
             self.stage.internal_layers.value,
             f"{trained:,}",
         )
+        self.chunked_loss = self._chunked_loss(model)
+        self.record["head_loss"] = "plain" if self.chunked_loss is None else "chunked"
+
+    def _chunked_loss(self, model) -> ChunkedLoss | None:
+        """The loss that never holds the logits, in force on `model`, unless the config wants another."""
+        if self.settings.head_loss == "plain":
+            return None
+        if self.other_loss is not None:
+            LOG.info("head_loss: plain, for `%s` decides it", self.other_loss)
+            return None
+        return use_chunked_loss(model)
 
     def begin(self) -> None:
         """Fingerprint everything that this stage freezes, before the first step."""

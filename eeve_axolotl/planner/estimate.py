@@ -12,7 +12,7 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.planner.flops import flops_per_token, hours
 from eeve_axolotl.planner.gpus import GPU
-from eeve_axolotl.planner.memory import Memory, Trained, Training, memory, trained
+from eeve_axolotl.planner.memory import HeadLoss, Memory, Trained, Training, memory, trained
 from eeve_axolotl.planner.recipes import Recipe
 from eeve_axolotl.planner.shapes import Saved, Shape, saved_bytes
 from eeve_axolotl.settings import read_mapping, read_yaml
@@ -60,8 +60,8 @@ class StageEstimate:
             return f"set micro_batch_size: {self.largest_micro_batch}"
         if self.stage.backward_through_layers and not self.training.checkpointing:
             return "set gradient_checkpointing: true"
-        if not self.training.fused_loss:
-            return "fuse the loss with cut_cross_entropy: true (and its plugin), or lower sequence_len"
+        if self.training.head_loss is HeadLoss.PLAIN:
+            return "set eeve.head_loss: chunked, with no other loss beside it, or lower sequence_len"
         return "shard the model with fsdp_version: 2 and fsdp_config over more GPUs, or take a larger GPU"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 
 from eeve_axolotl.batch import OptimizerStep
+from eeve_axolotl.losses.linear_cross_entropy import tokens_per_chunk
 from eeve_axolotl.planner.shapes import Saved, Shape, saved_bytes
 from eeve_axolotl.stages import Layers, Rows, Stage
 
@@ -27,6 +29,14 @@ STATE_BYTES = {
 }
 
 
+class HeadLoss(str, Enum):
+    """How the head's loss is made."""
+
+    PLAIN = "plain"  # from logits that are whole
+    CHUNKED = "chunked"  # ours: some tokens at a time
+    FUSED = "fused"  # by Liger or cut cross-entropy
+
+
 @dataclass(frozen=True)
 class Training:
     """What of a run's YAML its memory depends on."""
@@ -37,7 +47,7 @@ class Training:
     dtype: torch.dtype = torch.bfloat16
     embeddings_dtype: torch.dtype = torch.bfloat16
     checkpointing: bool = False
-    fused_loss: bool = False  # Liger or cut cross-entropy: logits are never whole
+    head_loss: HeadLoss = HeadLoss.CHUNKED
     optimizer: str = "adamw_torch_fused"
     lora_rank: int = 0
     tied: bool = False
@@ -106,7 +116,8 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
                  two matrices): tokens x (outside + layers x a layer), or
                  with checkpointing tokens x (outside + layers x hidden + one layer, made anew). Where nothing runs
                  backward through the layers, tokens x one layer, while it is computed.
-    logits       tokens x rows x BYTES_PER_LOGIT, 0 with a fused loss.
+    logits       what the head's loss holds at its peak: tokens x rows x BYTES_PER_LOGIT where logits are whole, what
+                 `_held_by_chunks` says where they are made in chunks, 0 with a fused loss.
     total        weights + gradients + optimizer + the peak of activations and logits: the logits come when every
                  layer is kept, but before any layer is made anew.
 
@@ -139,7 +150,11 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
     tokens, layers, layer = training.micro_batch_tokens, shape.layers, saved.layer
     if stage.internal_layers is Layers.QLORA:
         layer += training.lora_rank * size * len(shape.linear) / layers
-    logits = 0 if training.fused_loss else tokens * training.rows * BYTES_PER_LOGIT
+    logits = {
+        HeadLoss.PLAIN: tokens * training.rows * BYTES_PER_LOGIT,
+        HeadLoss.CHUNKED: _held_by_chunks(shape, stage, training),
+        HeadLoss.FUSED: 0,
+    }[training.head_loss]
     outside = tokens * saved.outside
     if not stage.backward_through_layers:
         transient = _frozen_layer(shape, training)
@@ -162,6 +177,25 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
         logits=logits,
         total=weights + gradients + optimizer + peak,
     )
+
+
+def _held_by_chunks(shape: Shape, stage: Stage, training: Training) -> float:
+    """What the loss in chunks holds: a chunk's logits, their logarithmic softmax in 32 bits (in which its gradient is
+    made), and that gradient in 16 bits if the logits have 16; the gradients that it makes on the way, of the hidden
+    states where something below trains and, in 32 bits, of the trained rows, which in the end are 16 bits too if the
+    rows have 16; and the head in the run's dtype where it is kept in another."""
+    size, rows, tokens = training.dtype.itemsize, training.rows, training.micro_batch_tokens
+    counts = {Rows.NONE: 0, Rows.NEW: rows - training.base_rows, Rows.ALL: rows}
+    trained_rows = counts[stage.output_embeddings]
+    columns = rows if stage.backward_through_layers else trained_rows
+    of_16_bits = size if size < 4 else 0
+    chunk = tokens_per_chunk(tokens, rows) * (rows * (size + 4) + columns * of_16_bits)
+    is_cast = training.embeddings_dtype != training.dtype
+    of_hidden = tokens * shape.hidden * size if stage.backward_through_layers else 0
+    of_rows = trained_rows * (shape.hidden + shape.head_bias) * 4
+    at_the_end = 0 if is_cast else trained_rows * shape.hidden * of_16_bits
+    cast = rows * shape.hidden * size if is_cast else 0
+    return of_hidden + of_rows + max(chunk + cast, at_the_end)
 
 
 def _frozen_layer(shape: Shape, training: Training) -> float:

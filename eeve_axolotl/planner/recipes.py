@@ -12,9 +12,9 @@ import yaml
 
 from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
 from eeve_axolotl.batch import OptimizerStep
-from eeve_axolotl.checks import output_of
+from eeve_axolotl.checks import CUT_LOSS, LIGER_LOSS, other_loss, output_of
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.planner.memory import Training
+from eeve_axolotl.planner.memory import HeadLoss, Training
 from eeve_axolotl.planner.shapes import Shape, read_config, shape_of
 from eeve_axolotl.records import MARK, TOKENIZER_FILE, TOKENIZER_MANIFEST, read
 from eeve_axolotl.settings import read_mapping
@@ -90,7 +90,7 @@ class Recipe:
             dtype=dtype,
             embeddings_dtype=torch.float32 if _keeps_embeddings_in_32_bits(cfg) else dtype,
             checkpointing=bool(cfg.get("gradient_checkpointing")) and stage.backward_through_layers,
-            fused_loss=bool(cfg.get("cut_cross_entropy") or cfg.get("liger_fused_linear_cross_entropy")),
+            head_loss=_head_loss(cfg, self.settings),
             optimizer=cfg.get("optimizer") or "adamw_torch_fused",
             lora_rank=cfg.get("lora_r") or 0,
             tied=self.shape.tied,
@@ -164,6 +164,13 @@ def _in_one_matrix(stage: Stage) -> Stage:
         f"stage {stage.name} trains input and output embeddings differently, and this model ties them into one "
         "matrix; set `eeve.untie: true`, or use stages 3, 4, 6 and 7"
     )
+
+
+def _head_loss(cfg: Mapping, settings: EEVESettings) -> HeadLoss:
+    other = other_loss(cfg)
+    if other in (CUT_LOSS, LIGER_LOSS):
+        return HeadLoss.FUSED
+    return HeadLoss.PLAIN if other else HeadLoss(settings.head_loss)
 
 
 def _keeps_embeddings_in_32_bits(cfg: Mapping) -> bool:

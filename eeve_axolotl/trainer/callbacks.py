@@ -11,9 +11,14 @@ from eeve_axolotl.args import ConvergenceSettings, EvaluateSettings
 from eeve_axolotl.evaluation.inspection import first_subwords
 from eeve_axolotl.evaluation.scoring import read_texts, score
 from eeve_axolotl.logs import logger
+from eeve_axolotl.rows import row_count
 from eeve_axolotl.schedule import converged
 
 LOG = logger("trainer")
+
+_LOGITS = 2**30
+"""At most so many are made at once to score held-out text, 4 bytes each and copies: where the head's loss makes none,
+a micro batch may be larger than what its logits leave room for."""
 
 
 class UntilConverged(TrainerCallback):
@@ -78,6 +83,8 @@ class HeldOut(TrainerCallback):
         model = self.trainer.model
         assert model is not None  # while it trains
         training = model.training
+        rows = row_count(model)
+        batch = max(1, min(args.per_device_train_batch_size, _LOGITS // (self.max_length * rows)))
         figures = {}
         with self.trainer.compute_loss_context_manager():  # bf16 or fp16, as the stage trains
             for name, texts in self.texts.items():
@@ -86,7 +93,7 @@ class HeldOut(TrainerCallback):
                     self.trainer.processing_class,
                     texts,
                     max_length=self.max_length,
-                    batch_size=args.per_device_train_batch_size,
+                    batch_size=batch,
                     first_subwords=self.first_subwords,
                 )
                 for figure, value in found.figures().items():

@@ -115,6 +115,23 @@ class EEVETrainer(FrozenRowsMixin, ReadsOnMixin, AxolotlTrainer):
             )
         super().log(logs, *args, **kwargs)
 
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> Any:
+        """Axolotl's; where the loss alone is wanted it is made as in training, without whole logits."""
+        chunked = self.eeve_run and self.eeve_run.chunked_loss
+        if not chunked:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        chunked.in_evaluation = prediction_loss_only
+        try:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        finally:
+            chunked.in_evaluation = False
+
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> TrainOutput:

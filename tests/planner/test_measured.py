@@ -6,7 +6,7 @@ import torch
 from benchmarks.freezing_methods import Shape
 from eeve_axolotl.batch import OptimizerStep
 from eeve_axolotl.planner import gpus, measured
-from eeve_axolotl.planner.memory import Training, memory
+from eeve_axolotl.planner.memory import HeadLoss, Training, memory
 from eeve_axolotl.planner.shapes import shape_of
 from eeve_axolotl.stages import STAGES
 
@@ -30,6 +30,7 @@ def test_a_packaged_measurement_is_within_a_tenth_of_what_is_planned_today(devic
         embeddings_dtype=dtype,
         checkpointing=settings["checkpointing"] and STAGES[int(stage)].backward_through_layers,
         optimizer="adamw_torch",
+        head_loss=HeadLoss(settings["head_loss"]),
         lora_rank=settings["lora_rank"],
     )
     planned = memory(shape_of(shape.config().to_dict()), STAGES[int(stage)], training).total
