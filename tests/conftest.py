@@ -26,6 +26,7 @@ SLOW = [
     "corpus/test_build.py",
     "corpus/test_inputs.py",
     "corpus/test_perplexity.py",
+    "losses/test_chunked.py",
     "rows/test_guarantee.py",
     "rows/test_liger.py",
     "rows/test_sharding.py",

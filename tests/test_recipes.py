@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from eeve_axolotl.batch import accumulation_steps
+from eeve_axolotl.checks import other_loss
 from eeve_axolotl.planner.configs import CONFIGS
 from eeve_axolotl.stages import STAGES, Layers
 from tests.conftest import ROOT, corpus
@@ -14,11 +15,11 @@ from tests.conftest import ROOT, corpus
 # Of the base model: its name, sequence length, sequences a step, learning rate; and its micro batches in stages
 # 1, 3 and 5, in 2 and 4, in 6 and 7.
 MODELS = {
-    ".": ("upstage/SOLAR-10.7B-v1.0", 4096, 8 * 4 * 8, 4e-5, (1, 16, 1)),  # paper 3.2
-    "phi-2": ("microsoft/phi-2", 2048, 16 * 16 * 8, 2e-4, (8, 16, 4)),  # paper 3.2
-    "llama-3.1-8b": ("meta-llama/Llama-3.1-8B", 4096, 256, 4e-5, (1, 4, 1)),
-    "qwen2.5-1.5b": ("Qwen/Qwen2.5-1.5B", 4096, 256, 2e-4, (4, 4, 4)),
-    "gemma-2-2b": ("google/gemma-2-2b", 4096, 256, 2e-4, (2, 2, 2)),
+    ".": ("upstage/SOLAR-10.7B-v1.0", 4096, 8 * 4 * 8, 4e-5, (1, 32, 1)),  # paper 3.2
+    "phi-2": ("microsoft/phi-2", 2048, 16 * 16 * 8, 2e-4, (8, 64, 4)),  # paper 3.2
+    "llama-3.1-8b": ("meta-llama/Llama-3.1-8B", 4096, 256, 4e-5, (1, 32, 1)),
+    "qwen2.5-1.5b": ("Qwen/Qwen2.5-1.5B", 4096, 256, 2e-4, (4, 32, 4)),
+    "gemma-2-2b": ("google/gemma-2-2b", 4096, 256, 2e-4, (2, 16, 2)),
 }
 TIED = ("qwen2.5-1.5b", "gemma-2-2b")
 OTHERS = [model for model in MODELS if model != "."]
@@ -40,7 +41,7 @@ def read(path: Path) -> dict:
 # What a stage may say for itself; everything else must be the same in all seven.
 OF_THE_STAGE = {"base_model", "output_dir", "eeve"}
 OF_QLORA = {"adapter", "load_in_4bit", "lora_r", "lora_alpha", "lora_dropout", "lora_target_linear"}
-OF_THE_BACKWARD_PASS = {"gradient_checkpointing_kwargs", "plugins", "liger_fused_linear_cross_entropy"}
+OF_THE_BACKWARD_PASS = {"gradient_checkpointing_kwargs"}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -81,13 +82,7 @@ OF_THE_BASE = (
     "micro_batch_size",
     "learning_rate",
 )
-OF_THE_BASE += (
-    "plugins",
-    "- axolotl.integrations.liger",
-    "liger_fused_linear_cross_entropy",
-    "new_tokens",
-    "save_stages",
-)
+OF_THE_BASE += ("new_tokens", "save_stages")
 
 
 def lines_of(text: str) -> list[str]:
@@ -182,9 +177,7 @@ def test_a_recipe_has_its_models_settings(number, model):
     assert recipe["micro_batch_size"] == micro
     assert (recipe["lr_scheduler"], recipe["warmup_steps"], recipe["max_steps"]) == ("cosine", 10, 400)
     assert recipe["bf16"] is True and recipe["attn_implementation"] == "flash_attention_2"
-    # Liger's fused loss where the vocabulary is large, its head has no bias, and it gives the head a gradient.
-    large = model not in (".", "phi-2")
-    assert bool(recipe.get("liger_fused_linear_cross_entropy")) is (large and stage.backward_through_layers)
+    assert other_loss(recipe) is None  # ours never holds the logits, in every stage
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -271,13 +264,7 @@ def test_deepspeeds_files_pass_too_and_shard_what_the_plan_says(way, number, tmp
 @pytest.mark.parametrize("model", MODELS)
 def test_the_run_of_five_stages_is_stage_five_but_for_its_beginning_and_its_schedule(model):
     five, schedule = read(EXAMPLES / model / "stage5.yml"), read(EXAMPLES / model / "stages1to5.yml")
-    of_stages_two_and_four = {"plugins", "liger_fused_linear_cross_entropy", "micro_batch_size"}
-    assert {
-        key for key in {*five, *schedule} if five.get(key) != schedule.get(key)
-    } - of_stages_two_and_four == {
-        "base_model",
-        "eeve",
-    }
+    assert {key for key in {*five, *schedule} if five.get(key) != schedule.get(key)} == {"base_model", "eeve"}
     assert schedule["eeve"]["stages"] == [1, 2, 3, 4, 5]
     assert schedule["base_model"] == MODELS[model][0]
     assert bool(schedule["eeve"].get("untie")) is (model in TIED)

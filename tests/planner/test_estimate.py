@@ -120,6 +120,21 @@ def test_tied_embeddings_count_once_until_they_are_untied(recipe, tmp_path):
     assert five.trained.total == (100 + 600) * 32
 
 
+def test_the_heads_loss_is_planned_as_it_will_be_made(recipe):
+    def logits(**changes):
+        (each,) = estimate(recipe(**{"eeve": {"stage": 4}, "micro_batch_size": 512, **changes}), H100S)
+        return each.memory.logits
+
+    whole = 512 * 512 * 600 * 12
+    assert logits(eeve={"stage": 4, "head_loss": "plain"}) == logits(chunked_cross_entropy=True) == whole
+    assert (
+        logits(cut_cross_entropy=True)
+        == logits(plugins=["axolotl.integrations.x.CutCrossEntropyPlugin"])
+        == 0
+    )
+    assert 0 < logits() < whole / 2
+
+
 def test_a_chain_that_began_by_untying_stays_untied():
     (two,) = estimate(SOLAR / "qwen2.5-1.5b" / "stage2.yml", H100S)
     assert not two.stage.backward_through_layers and not two.training.tied
@@ -143,7 +158,9 @@ def test_what_cannot_be_planned_says_what_to_change(recipe):
 
 def test_what_does_not_fit_names_the_key_that_helps(recipe):
     large = Options(gpu=gpus.find("a100-40gb"), gpus=1)
-    with pytest.raises(EEVEError, match=r"stage 4 .* needs .* GB of the 38.0 GB .*; set micro_batch_size: 4"):
+    with pytest.raises(
+        EEVEError, match=r"stage 4 .* needs .* GB of the 38.0 GB .*; set micro_batch_size: 16"
+    ):
         check_fits(estimate(SOLAR / "stage4.yml", large), large)
     with pytest.raises(EEVEError, match=r"set gradient_checkpointing: true"):
         check_fits(estimate(recipe(sequence_len=30_000_000, micro_batch_size=1), large), large)

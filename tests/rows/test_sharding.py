@@ -13,6 +13,13 @@ from tests.rows.helpers import BASE, EMBEDDING_STAGES, HIDDEN, VOCAB
 
 WAYS = [f"{way}/{stage}" for way in ("ddp", *ways.FSDP2, *ways.ZERO) for stage in EMBEDDING_STAGES]
 VARIANTS = [
+    "ddp+plain/3",
+    "fsdp2+plain/2",
+    "fsdp2+plain/3",
+    "zero1+plain/3",
+    "zero3+plain/2",
+    "zero3+plain/3",
+    "fsdp2+own_groups/2",
     "fsdp2+past_the_head/3",
     "fsdp2+past_the_head+tied/3",
     "zero3+past_the_head/3",

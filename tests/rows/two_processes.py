@@ -5,7 +5,8 @@
 
 A case trains a stage for three optimiser steps, each of two accumulated micro-batches, with clipping and
 weight decay, the data split between the ranks, and then compares the gathered weights with what they were
-and with the same training in one process.
+and with the same training in one process. Its loss is the one in chunks (several a micro-batch) unless the case says
+plain; the one process that it is compared with has the plain loss in any case.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import torch
 import torch.distributed as dist
 
 from eeve_axolotl import rows
+from eeve_axolotl.losses import linear_cross_entropy
+from eeve_axolotl.losses.chunked import use_chunked_loss
 from tests.rows import optimizers
 from tests.rows.helpers import (
     EMBEDDING_STAGES,
@@ -68,8 +71,8 @@ def micro_batches() -> list[torch.Tensor]:
 class Case:
     """One training: the weights before, and the findings after."""
 
-    def __init__(self, stage: int, family: str = "llama", dtype=torch.float32, **config):
-        self.stage, self.dtype = stage, dtype
+    def __init__(self, stage: int, family: str = "llama", dtype=torch.float32, head_loss="chunked", **config):
+        self.stage, self.dtype, self.head_loss = stage, dtype, head_loss
         self.build = lambda: tiny_model(family, dtype, **config)
         self.model = self.build()
         self.before = snapshot(self.model)
@@ -78,6 +81,8 @@ class Case:
     def freeze(self, model=None):
         self.model = self.model if model is None else model
         self.frozen = rows.freeze(self.model, mask_for(self.model, self.stage))
+        if self.head_loss == "chunked":
+            assert use_chunked_loss(self.model)
         return self.frozen
 
     def findings(self, after, optimizer, first, last, accumulate: int = ACCUMULATE) -> dict:
@@ -315,6 +320,10 @@ def ddp_and_fsdp2(scratch: str) -> dict:
         results[f"ddp {name}"] = ddp(3, optimizer=name, **WIDE)
     for name in optimizers.SHARDED["fsdp2"]:
         results[f"fsdp2 {name}"] = fsdp2(3, optimizer=name, config=WIDE)
+    results["ddp+plain/3"] = ddp(3, head_loss="plain")
+    for stage in (2, 3):
+        results[f"fsdp2+plain/{stage}"] = fsdp2(stage, config={"head_loss": "plain"})
+    results["fsdp2+own_groups/2"] = fsdp2(2, own_groups=True)
     results["fsdp2+past_the_head/3"] = fsdp2(3, past_the_head=True)
     results["fsdp2+past_the_head+tied/3"] = fsdp2(3, family="tied_llama", past_the_head=True)
     results["fsdp2+own_groups/3"] = fsdp2(3, own_groups=True)
@@ -342,6 +351,8 @@ def deepspeed(scratch: str) -> dict:
     for way, level in ZERO.items():
         for name in optimizers.SHARDED[way]:
             results[f"{way} {name}"] = zero(3, level, optimizer=name, **WIDE)
+    for level, stage in ((1, 3), (3, 2), (3, 3)):
+        results[f"zero{level}+plain/{stage}"] = zero(stage, level, head_loss="plain")
     results["zero3+past_the_head/3"] = zero(3, 3, past_the_head=True)
     results["zero3+partitioned_at_load/3"] = zero(3, 3, partition_at_load=True)
     results["trainer zero3"] = trainer(
@@ -360,6 +371,7 @@ def deepspeed(scratch: str) -> dict:
 
 def main(kind: str, out: str) -> None:
     run = {"ddp_and_fsdp2": ddp_and_fsdp2, "deepspeed": deepspeed}[kind]
+    linear_cross_entropy._ELEMENTS["cpu"], linear_cross_entropy._LEAST_TOKENS = 8 * VOCAB, 8
     # Some optimisers compile their step, for ten seconds each; eagerly they do the same arithmetic.
     with two_processes(kind == "deepspeed"), torch.compiler.set_stance("force_eager"):
         results = run(os.path.join(os.path.dirname(out), kind))
