@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
                     f"{each['gradient_error']:.1e}",
                 ]
             )
-            print(f"{vocabulary:,} rows, stage {stage} measured", file=sys.stderr, flush=True)
+            print(*lines[-1], sep="  ", file=sys.stderr, flush=True)
     print(
         f"{args.device}, {args.threads} threads, torch {torch.__version__}, {args.dtype}; {args.tokens:,} tokens, "
         f"{args.hidden} wide, {NEW_ROWS:,} rows new; {args.turns} steps of each, in turn.\n"
