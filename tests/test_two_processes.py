@@ -11,20 +11,34 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eeve_axolotl import progress
+from eeve_axolotl.losses import linear_cross_entropy
 from tests import two_processes
 from tests.conftest import ROOT
-from tests.rows.helpers import BASE, tiny_model
+from tests.rows.helpers import BASE, VOCAB, tiny_model
 from tests.trainer import text_runs
 
 PROGRESS = "progress.jsonl"
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
+class Logits(TorchDispatchMode):
+    """For how many tokens logits are made at once, at most."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if "softmax" in str(function):
+            self.largest = max(self.largest, result.numel() // result.shape[-1])
+        return result
+
+
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory) -> tuple[Path, Path]:
-    """What two processes left, and what one with batches of the same sequences did."""
+    """What two processes left, and what one with batches of the same sequences, and the plain loss, did."""
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
     # As `accelerate launch --cpu` sets it; without, each would train alone.
     on_cpus = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -35,7 +49,7 @@ def directories(tmp_path_factory) -> tuple[Path, Path]:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
-    two_processes.train(one, batch=4)
+    two_processes.train(one, batch=4, head_loss="plain")
     return two, one
 
 
@@ -92,6 +106,7 @@ def test_every_stage_leaves_one_record_and_its_loss(directories):
         record = json.loads((place / "eeve_stage.json").read_text())
         history = json.loads((place / "eeve_history.json").read_text())
         assert (record["stage"], record["steps"], record["moved"]) == (str(stage), two_processes.STEPS, {})
+        assert record["head_loss"] == "chunked"
         assert history["tokens_per_step"] == 2 * 2 * two_processes.LENGTH
         assert len(history["steps"]) == two_processes.STEPS
 
@@ -105,3 +120,22 @@ def test_the_main_process_tells_of_every_step_counted_over_all_stages(directorie
         (steps, 2 * 2 * two_processes.LENGTH)
     }
     assert all(each.loss > 0 for each in told)
+
+
+def test_an_evaluation_makes_its_loss_as_training_does_and_whole_logits_for_who_wants_them(
+    tmp_path, monkeypatch
+):
+    """Where micro batches have grown to what training holds, whole logits would not fit."""
+    monkeypatch.setitem(linear_cross_entropy._ELEMENTS, "cpu", 32 * VOCAB)
+    monkeypatch.setattr(linear_cross_entropy, "_LEAST_TOKENS", 32)
+    losses, largest = {}, {}
+    for head_loss in ("plain", "chunked"):
+        trainer = two_processes.trainer_of(tmp_path, batch=8, head_loss=head_loss)
+        with Logits() as logits:
+            losses[head_loss] = trainer.evaluate()["eval_loss"]
+        largest[head_loss] = logits.largest
+    assert losses["chunked"] == pytest.approx(losses["plain"], rel=1e-6)
+    assert largest["chunked"] < largest["plain"] == 8 * two_processes.LENGTH
+    inputs = {name: torch.tensor(each) for name, each in trainer.eval_dataset[:2].items()}
+    _, found, _ = trainer.prediction_step(trainer.model, inputs, prediction_loss_only=False)
+    assert found.shape == (2, two_processes.LENGTH, VOCAB)

@@ -26,10 +26,12 @@ from tests.trainer import text_runs
 STAGES, STEPS, LENGTH, SEQUENCES = (1, 2, 5), 4, 16, 64
 
 
-def train(directory: Path, batch: int) -> None:
-    """Train the stages into `directory`, `batch` sequences in a step on each process."""
+def trainer_of(directory: Path, batch: int, head_loss: str = "chunked") -> EEVETrainer:
+    """A trainer of the stages into `directory`, `batch` sequences in a step on each process."""
     model = tiny_model()
-    settings = EEVESettings.model_validate({"stages": [*STAGES], "save_stages": "all"})
+    settings = EEVESettings.model_validate(
+        {"stages": [*STAGES], "save_stages": "all", "head_loss": head_loss}
+    )
     run = StageRun(settings, vocabulary=Vocabulary(BASE, VOCAB, VOCAB))
     run.freeze(model)
     (ids,) = batches(1, SEQUENCES, LENGTH)
@@ -49,17 +51,25 @@ def train(directory: Path, batch: int) -> None:
         report_to=[],
         disable_tqdm=True,
     )
+    data = Dataset.from_dict({"input_ids": ids.tolist(), "labels": ids.tolist()})
     trainer = EEVETrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict({"input_ids": ids.tolist(), "labels": ids.tolist()}),
+        train_dataset=data,
+        eval_dataset=data,
         data_collator=default_data_collator,
     )
     trainer.axolotl_cfg = DictDefault(sequence_len=LENGTH)
     trainer.eeve_run = run
+    return trainer
+
+
+def train(directory: Path, batch: int, head_loss: str = "chunked") -> None:
+    """Train the stages."""
+    trainer = trainer_of(directory, batch, head_loss)
     trainer.train()
     trainer.save_model(str(directory))
-    run.write_record(directory)
+    trainer.eeve_run.write_record(directory)
 
 
 if __name__ == "__main__":

@@ -148,6 +148,7 @@ def test_each_stage_leaves_its_record(chain, stage):
         assert record[matrix]["rows_trained"] == trained[word]
         assert record[matrix]["rows_frozen"] == chain.size - trained[word]
     assert record["moved"] == {}
+    assert record["head_loss"] == "chunked"
     assert record["fingerprint_before"] == record["fingerprint_after"] != {}
     assert record["optimizer_state_bytes"] > 0
     assert (record["initialised"] is None) == (stage > 1)
