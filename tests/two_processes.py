@@ -58,6 +58,7 @@ def trainer_of(directory: Path, batch: int, head_loss: str = "chunked") -> EEVET
         train_dataset=data,
         eval_dataset=data,
         data_collator=default_data_collator,
+        eval_data_collator=default_data_collator,
     )
     trainer.axolotl_cfg = DictDefault(sequence_len=LENGTH)
     trainer.eeve_run = run
