@@ -73,6 +73,33 @@ def tokenizer(config: str) -> None:
 
 
 @eeve.command()
+@click.argument("tokenizers_and_text", nargs=-1, metavar="[TOKENIZER]... [TEXT]")
+@click.option(
+    "--file", type=click.Path(), help="A file with the text, instead of TEXT; - for standard input."
+)
+@told_plainly
+def tokens(tokenizers_and_text: tuple[str, ...], file: str | None) -> None:
+    """Show how tokenizers cut TEXT: token by token, new ones marked, and their numbers side by side.
+
+    TOKENIZER is a directory, a file or a hub name; several are compared. One that was extended is compared with its base.
+    Without any it is the one of ours at hand.
+    """
+    from rich.console import Console
+
+    from eeve_axolotl.tokenizer.shown import opened, show
+
+    names = list(tokenizers_and_text)
+    if file is not None:
+        with click.open_file(file, encoding="utf-8") as lines:
+            text = lines.read()
+    elif names:
+        text = names.pop()
+    else:
+        raise EEVEError("there is no text; give it last, or --file FILE")
+    show(opened(names), text, Console(soft_wrap=True, highlight=False))
+
+
+@eeve.command()
 @click.argument("config", type=click.Path())
 @told_plainly
 def corpus(config: str) -> None:

@@ -19,5 +19,6 @@ token_counts.py      what the tokenizers library counts, to verify the others wi
 
 candidate_table.py  what lies beside the tokenizer: every candidate and why
 savings.py          what lies beside it too: what the new tokens save
+shown.py            `axolotl eeve tokens`: how tokenizers cut a text, side by side
 spm.py              the SentencePiece model of the same tokens, where the base has one
 """
