@@ -40,6 +40,7 @@ SLOW = [
     "tokenizer/test_savings.py",
     "tokenizer/test_select.py",
     "tokenizer/test_sentencepiece.py",
+    "tokenizer/test_shown.py",
     "trainer/test_text_batches.py",
 ]
 
