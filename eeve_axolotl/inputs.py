@@ -6,6 +6,7 @@ Two identities of one input are equal as long as nothing in it has changed. They
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -20,6 +21,11 @@ MODEL_FILES = (
     "tokenizer.json",
     "tokenizer.model",
 )  # beside weights: what else decides a model
+TOKENIZER_FILES = (  # of which transformers makes a tokenizer
+    *MODEL_FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+)  # fmt: skip
+_NOT_TEXT = (".", "cache-")  # hidden; what `datasets` keeps beside a saved dataset that it has mapped
+REVISION = "revision "  # before what the hub calls a version
 
 Identity = dict[str, str]
 """Of each file its size and a hash, by the file's name."""
@@ -32,24 +38,50 @@ def of_file(path: Path) -> str:
 
 
 def of_path(path: str | Path) -> Identity:
-    """A file, or the files of a directory that are not hidden; empty if there is nothing at `path`."""
+    """A file, or the files of a directory that are not hidden; of a pattern with `*` those that it matches.
+
+    Empty if there is nothing at `path`.
+    """
     path = Path(path)
     if path.is_file():
         return {str(path): of_file(path)}
-    found = {}
-    for folder, inside, names in os.walk(path):
+    if not path.is_dir() and glob.has_magic(str(path)):
+        found = sorted(glob.glob(str(path), recursive=True))
+        return {name: each for place in found for name, each in of_path(place).items()}
+    return {str(file): of_file(file) for file in _files_below(path)}
+
+
+def _files_below(path: Path) -> Iterable[Path]:
+    """The files in a directory that are not hidden, by name; links to directories are followed, each place once."""
+    seen = set()
+    for folder, inside, names in os.walk(path, followlinks=True):
+        at = os.stat(folder)
+        if (at.st_dev, at.st_ino) in seen:  # a link that leads back
+            inside.clear()
+            continue
+        seen.add((at.st_dev, at.st_ino))
         inside[:] = sorted(each for each in inside if not each.startswith("."))
         for name in sorted(names):
-            file = Path(folder, name)
-            if not name.startswith(".") and file.is_file():
-                found[str(file)] = of_file(file)
-    return found
+            if not name.startswith(_NOT_TEXT) and Path(folder, name).is_file():
+                yield Path(folder, name)
 
 
-def of_model(directory: str | Path) -> Identity:
-    """The files beside a model's weights that decide what it computes."""
-    files = (Path(directory) / name for name in MODEL_FILES)
-    return {str(file): of_file(file) for file in files if file.is_file()}
+def of_model(model: str | Path, revision: str | None = None, files: Iterable[str] = MODEL_FILES) -> Identity:
+    """The files beside a model's weights that decide what it computes; of a model on the hub its revision."""
+    if Path(model).is_dir():
+        there = (Path(model) / name for name in files)
+        return {str(file): of_file(file) for file in there if file.is_file()}
+    return _of_the_hub("models", str(model), revision)
+
+
+def of_tokenizer(name: str) -> Identity:
+    """What a tokenizer is made of: the files in its directory, a file, or a revision on the hub."""
+    return of_path(name) if Path(name).is_file() else of_model(name, files=TOKENIZER_FILES)
+
+
+def of_text(path: str, revision: str | None = None) -> Identity:
+    """A text: a file, a directory, a pattern with `*`, or a dataset on the hub."""
+    return of_path(path) or _of_the_hub("datasets", path, revision)
 
 
 def of_datasets(entries: Any) -> Identity:
@@ -65,21 +97,49 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
 
+def changes(before: Identity, now: Identity) -> list[str]:
+    """What has changed between two identities, a sentence each. A revision that was not known before is no change."""
+    words = {(True, True): "has another content", (True, False): "is gone", (False, True): "is new"}
+    before = known_since(before, now)
+    return [f"{name} {words[name in before, name in now]}" for name in changed(before, now)]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The settings whose values differ, with both values, a sentence each."""
+    return [
+        f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def known_since(before: Identity, now: Mapping[str, str]) -> Identity:
+    """`before`, with the revisions on the hub that were not known before something was fetched from there."""
+    fetched = {name: each for name, each in now.items() if each.startswith(REVISION)}
+    return {**fetched, **before}
+
+
 def digest(*identities: Any) -> str:
     """One short name for several identities."""
     return hashlib.sha256(json.dumps(identities, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _of_dataset(entry: Mapping[str, Any]) -> Identity:
-    path, files = str(entry.get("path") or ""), entry.get("data_files") or []
-    named = [str(each) for each in _flat(files)]
-    local = [place for name in named for place in (Path(name), Path(path, name)) if place.is_file()]
-    if local:
-        return {str(file): of_file(file) for file in local}
-    if Path(path).exists():
-        return of_path(path)
-    revision = entry.get("revision") or _cached_revision(path)
-    return {path: f"revision {revision}"} if path and revision else {}
+    path, revision = str(entry.get("path") or ""), entry.get("revision")
+    named = [str(each) for each in _flat(entry.get("data_files") or []) if each]
+    if path and entry.get("data_dir"):
+        path = str(Path(path, str(entry["data_dir"]))) if Path(path).exists() else path
+    local: Identity = {}
+    for (
+        name
+    ) in named:  # of a directory they are below it, of a kind of file (`path: json`) they are as they are
+        local.update(of_path(Path(path, name)) or of_path(name))
+    return local if local and Path(path).exists() else {**local, **of_text(path, revision)}
 
 
 def _flat(files: Any) -> Iterable[Any]:
@@ -89,14 +149,16 @@ def _flat(files: Any) -> Iterable[Any]:
     return files if isinstance(files, list) else [files]
 
 
-def _cached_revision(name: str) -> str | None:
-    """The commit that the hub's cache has as a dataset's newest, None if it has none."""
-    if name.count("/") != 1 or "://" in name:
-        return None
+def _of_the_hub(kind: str, name: str, revision: str | None) -> Identity:
+    """The commit that the hub's cache has for `revision` of a dataset or model (a branch moves); else `revision`."""
+    if not name or "://" in name or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return {}
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    newest = Path(HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}", "refs", "main")
-    return newest.read_text(encoding="utf-8").strip() if newest.is_file() else None
+    refs = Path(HF_HUB_CACHE, f"{kind}--{name.replace('/', '--')}", "refs")
+    newest = refs / (revision or "main")
+    commit = newest.read_text(encoding="utf-8").strip() if newest.is_file() else revision
+    return {f"{name}@{revision}" if revision else name: f"{REVISION}{commit}"} if commit else {}
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -9,7 +9,6 @@ from typing import Any
 from eeve_axolotl import batch, checks, records, sharding, vocabulary
 from eeve_axolotl.args import EEVESettings, read_block
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json
 from eeve_axolotl.stages import Layers, Rows, Stage
 from eeve_axolotl.text import check_text, where_it_reads
 
@@ -104,16 +103,14 @@ def _check_tokenizer(cfg: Mapping[str, Any], settings: EEVESettings) -> None:
     config = Path(base) / "config.json"
     if not directory or not Path(directory).is_dir() or not config.is_file():
         return
-    from transformers import AutoTokenizer
-
-    content = read_json(config)
-    if "vocab_size" not in content:
+    content = records.read(config, records.MODEL_CONFIG) or {}
+    if content.get("vocab_size") is None:
         return
     base_tokenizer = None
     if any((Path(base) / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        base_tokenizer = AutoTokenizer.from_pretrained(base)
+        base_tokenizer = _tokenizer(base)
     vocabulary.resolve(
-        AutoTokenizer.from_pretrained(directory),
+        _tokenizer(directory),
         content["vocab_size"],
         needs_new_rows=any(each.resolved().trains_new_rows_only for each in settings.schedule()),
         explicit=settings.base_vocab_size,
@@ -121,6 +118,16 @@ def _check_tokenizer(cfg: Mapping[str, Any], settings: EEVESettings) -> None:
         mark=content.get(records.MARK),
         base_tokenizer=base_tokenizer,
     )
+
+
+def _tokenizer(directory: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory)
+    except Exception as error:  # whatever transformers and tokenizers raise at a file that is not whole
+        said = " ".join(str(error).split())[:200]
+        raise EEVEError(f"{directory} holds no tokenizer ({said}); build or download it again") from None
 
 
 def _check_head(cfg: Mapping[str, Any]) -> None:
@@ -131,8 +138,15 @@ def _check_head(cfg: Mapping[str, Any]) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with torch.device("meta"):
-        checks.check_head(cfg, AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base)))
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+    except Exception as error:  # each architecture checks its keys in its own way
+        said = " ".join(str(error).split())[:200]
+        raise EEVEError(
+            f"no model can be made of {base}/config.json ({said}); put back the base model's"
+        ) from None
+    checks.check_head(cfg, model)
 
 
 def _will_train_here() -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from eeve_axolotl import kinds
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import read_json_if_there, sha256
 
@@ -24,6 +24,7 @@ CHECKPOINTS = "checkpoints"
 TEXT = "eeve_text.json"  # in a checkpoint: which part of the text is read
 WHOLE = "eeve_whole"  # in a checkpoint that was written to its end
 
+CONFIG = "config.json"  # a model's
 MARK = "eeve_axolotl"  # the key in the config.json of a model whose rows we extended
 
 TOKENIZER_MANIFEST = "eeve_tokenizer.json"  # beside a tokenizer that `axolotl eeve tokenizer` built
@@ -75,36 +76,31 @@ def last_whole_checkpoint(directory: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of JSON file of ours: the keys that it has at least, with their types, and how to have it written again."""
+    """A kind of JSON file of ours: what it holds, and how to have it written again."""
 
-    keys: Mapping[str, type | tuple[type, ...]]
+    shape: type[kinds.Shape]
     remedy: str
 
 
-STAGE_RECORD = Kind({"weights": dict}, "remove it to have the stage trained again")
-STAGE_HISTORY = Kind({}, "remove it: only the report needs it")
-CHAIN_FILE = Kind(
-    {"runs": list, "tokenizer": str, "base_model": str},
-    "remove it and run the pipeline again to have it written",
-)
+STAGE_RECORD = Kind(kinds.WholeRecord, "remove it to have the stage trained again")
+STAGE_HISTORY = Kind(kinds.History, "remove it: only the report needs it")
+CHAIN_FILE = Kind(kinds.ChainFile, "remove it and run the pipeline again to have it written")
 RUN_STATE = Kind(
-    {"settings": dict, "tokenizer": str, "starts_from": dict},
+    kinds.RunState,
     "remove it (changes of what the run was made from are not seen then), or train the run again with --from",
 )
-CHECKPOINT_TEXT = Kind({"step": int}, "remove its checkpoint, to go on from the one before it")
-FIGURES = Kind(
-    {"name": str, "texts": dict}, "remove it and run the pipeline again to have the model evaluated again"
-)
+CHECKPOINT_TEXT = Kind(kinds.CheckpointText, "remove its checkpoint, to go on from the one before it")
+FIGURES = Kind(kinds.Figures, "remove it and run the pipeline again to have the model evaluated again")
 TOKENIZER_FILE = Kind(
-    {"base_vocab_size": int},
-    "build the tokenizer again with `axolotl eeve tokenizer` and `overwrite: true`",
+    kinds.TokenizerManifest, "build the tokenizer again with `axolotl eeve tokenizer` and `overwrite: true`"
 )
 CORPUS_FILE = Kind(
-    {"tokenizer": dict, "longest_record": int},
-    "make the corpus again with `axolotl eeve corpus` and `overwrite: true`",
+    kinds.CorpusManifest, "make the corpus again with `axolotl eeve corpus` and `overwrite: true`"
 )
-FAST_TOKENIZER = Kind({"model": dict}, "build or download the tokenizer again")
-KINDS = {CHAIN: CHAIN_FILE, HISTORY: STAGE_HISTORY, RECORD: Kind({}, STAGE_RECORD.remedy)}
+_STEP = "remove the directory that it is in, and run the command again"
+TALLY, CHOICE, THRESHOLD = (Kind(each, _STEP) for each in (kinds.Tallied, kinds.Choice, kinds.Threshold))
+FAST_TOKENIZER = Kind(kinds.FastTokenizer, "build or download the tokenizer again")
+MODEL_CONFIG = Kind(kinds.ModelConfig, "put back what the model was saved with")
 
 
 def read(path: Path, kind: Kind) -> dict[str, Any] | None:
@@ -117,12 +113,17 @@ def read(path: Path, kind: Kind) -> dict[str, Any] | None:
         if path.is_file():
             raise EEVEError(f"{path} is empty; {kind.remedy}")
         return None
-    if not isinstance(content, dict):
-        raise EEVEError(f"{path} is not a JSON mapping; {kind.remedy}")
-    for key, of in kind.keys.items():
-        if not isinstance(content.get(key), of):
-            said = f"a `{key}` of another kind" if key in content else f"no `{key}`"
-            raise EEVEError(f"{path} has {said}; {kind.remedy}")
+    if found := kinds.wrong(content, kind.shape):
+        raise EEVEError(f"{path} {found}; {kind.remedy}")
+    whole: dict[str, Any] = content
+    return whole
+
+
+def read_there(path: Path, kind: Kind) -> dict[str, Any]:
+    """The same of a file that must be there. Raises EEVEError if it is not."""
+    content = read(path, kind)
+    if content is None:
+        raise EEVEError(f"{path} is gone; {kind.remedy}")
     return content
 
 

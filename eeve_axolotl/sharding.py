@@ -116,9 +116,11 @@ def _check_deepspeed(given: Mapping | str, untie: bool) -> None:
             raise EEVEError(
                 f"deepspeed: {given} does not exist; fetch Axolotl's own with `axolotl fetch deepspeed_configs`"
             ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        except (ValueError, RecursionError, OSError) as error:
             raise EEVEError(f"deepspeed: {given} is not a readable JSON file: {error}") from None
-    zero = config.get("zero_optimization") or {}
+    zero = config.get("zero_optimization") or {} if isinstance(config, Mapping) else None
+    if not isinstance(zero, Mapping):
+        raise EEVEError(f"{where} is no DeepSpeed config; give a mapping with `zero_optimization`")
     stage = zero.get("stage", 0)
     if stage not in (1, 2, 3):
         raise EEVEError(

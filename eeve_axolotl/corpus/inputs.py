@@ -66,5 +66,5 @@ def texts_of(sources: list[Source]) -> Iterator[str]:
 
 
 def identity(piece: Piece) -> list[Any]:
-    """What a step's result depends on of a piece: the source, and of a file its size and time of change."""
+    """What a step's result depends on of a piece: the source, and of a file its content."""
     return [piece.group, *piece.shard.identity()]

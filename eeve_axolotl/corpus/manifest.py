@@ -85,7 +85,7 @@ def corpus_tokens(cfg: Mapping[str, Any]) -> int | None:
     if not found or not all(found):
         return None
     manifests = [read_manifest(corpus) or {} for corpus in {corpus for each in found for corpus in each}]
-    if not all("groups" in each for each in manifests):
+    if not all(each.get("groups") is not None for each in manifests):
         return None
     return sum(group["tokens"] for each in manifests for group in each["groups"].values())
 

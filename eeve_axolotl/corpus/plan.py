@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from eeve_axolotl import inputs
 from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
 from eeve_axolotl.batch import OptimizerStep
 from eeve_axolotl.corpus.counts import TokenCounter
 from eeve_axolotl.corpus.inputs import Piece, identity, pieces
 from eeve_axolotl.corpus.manifest import tokenizer_identity
-from eeve_axolotl.corpus.settings import CorpusSettings
+from eeve_axolotl.corpus.settings import CorpusSettings, PerplexitySettings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import beside
 from eeve_axolotl.settings import read_mapping
@@ -104,7 +105,7 @@ def make_plan(settings: CorpusSettings) -> Plan:
 def _depends(settings: CorpusSettings, found: list[Piece], base: int) -> dict[str, list[Any]]:
     """For each step in order, what its result depends on beside the steps before it."""
     return {
-        "learn": [[group.filters.perplexity for group in settings.mix.values()]],
+        "learn": [[_learns_from(group.filters.perplexity) for group in settings.mix.values()]],
         "filter": [
             [identity(piece) for piece in found],
             [
@@ -131,6 +132,15 @@ def _depends(settings: CorpusSettings, found: list[Piece], base: int) -> dict[st
         "shards": [settings.output],
         "publish": [settings.stages],
     }
+
+
+def _learns_from(wanted: PerplexitySettings | None) -> list[Any]:
+    """A perplexity filter's settings, and its text or model by content."""
+    if wanted is None:
+        return []
+    text = [shard.identity() for source in wanted.good_text or [] for shard in source.shards()]
+    models = [inputs.of_path(file) for file in (wanted.kenlm, wanted.sentencepiece) if file]
+    return [wanted, text, models]
 
 
 def _plain(value: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,22 @@ import pyarrow.parquet as pq
 
 from eeve_axolotl.corpus import duplicates as dup
 from eeve_axolotl.corpus import readme
-from eeve_axolotl.corpus.manifest import Manifest, tokenizer_identity
+from eeve_axolotl.corpus.manifest import Manifest, read_manifest, tokenizer_identity
 from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.corpus.store import Tally, records
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json, replacing, sha256, write_json, write_text
-from eeve_axolotl.records import CORPUS_MANIFEST
+from eeve_axolotl.files import replacing, sha256, write_json, write_text
+from eeve_axolotl.records import CHOICE, CORPUS_MANIFEST, read_there
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.version import __version__
+
+_BESIDE = (CORPUS_MANIFEST, "tokens.parquet", "README.md", "short_of_text.txt", readme.PLOT)  # the shards
 
 
 def publish(plan: Plan) -> None:
     """Write manifest, table of new tokens, README and plot beside the shards, and move all into place."""
     staging, output = Path(plan.staging), Path(plan.settings.output)
-    choice = read_json(plan.folder("choice") / "choice.json")
+    choice = read_there(plan.folder("choice") / "choice.json", CHOICE)
     epoch = sum(entry["tokens"] for entry in choice["groups"].values())
     stages = plan.text_spans(epoch)
     tokens = _with_stages(pq.read_table(plan.folder("choice") / "tokens.parquet"), stages, epoch)
@@ -49,9 +52,21 @@ def publish(plan: Plan) -> None:
             raise EEVEError(
                 f"{output} is not a corpus of ours, so it is not overwritten; give another `output`"
             )
-    with replacing(output) as directory:
+    with replacing(output, _ours(output)) as directory:
         directory.rmdir()
         shutil.move(staging, directory)  # a rename, unless `output` leads to another disk
+
+
+def _ours(output: Path) -> Callable[[Path], bool]:
+    """Tells what of a corpus's directory was written with it: what we name so, and directories of its shards alone."""
+    files = {output / name for name in (read_manifest(output) or {}).get("shards") or {}}
+
+    def ours(path: Path) -> bool:
+        if path.is_dir() and not path.is_symlink():
+            return all(output / path.name / each.relative_to(path) in files for each in path.rglob("*"))
+        return path.name in _BESIDE
+
+    return ours
 
 
 def _manifest(plan: Plan, staging: Path, choice: dict[str, Any], tallies: list[Tally]) -> Manifest:

@@ -11,7 +11,8 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eeve_axolotl.files import read_json, writing
+from eeve_axolotl.files import writing
+from eeve_axolotl.records import TALLY, read_there
 
 AT_A_TIME = 1024  # documents that are in memory
 
@@ -98,7 +99,7 @@ class Tally:
         """The sum of what several tasks wrote."""
         whole = cls()
         for file in files:
-            content = read_json(file)
+            content = read_there(file, TALLY)
             for group, reasons in content["seen"].items():
                 for reason, (documents, size) in reasons.items():
                     whole.add(group, reason, size, times=documents)

@@ -133,14 +133,20 @@ def evaluate(
         ),
     }
     before = (read(Path(base), FIGURES) or {}).get("texts", {}) if base else {}
-    found["retention"] = {
-        text: before[text]["bits_per_byte"] / figures["bits_per_byte"]
-        for text, figures in found["texts"].items()
-        if text in before
-    }
+    found["retention"] = retention(before, found["texts"])
     if output:
         write_json(Path(output), found)
     return found
+
+
+def retention(before: Mapping[str, Mapping], now: Mapping[str, Mapping]) -> dict[str, float]:
+    """By text, the base's bits per byte over this model's, from the figures on texts of both; where both are known."""
+    known = {text: (before.get(text) or {}).get("bits_per_byte") for text in now}
+    return {
+        text: bits / now[text]["bits_per_byte"]
+        for text, bits in known.items()
+        if bits is not None and now[text]["bits_per_byte"]
+    }
 
 
 def row_norms(model, base_size: int | None) -> dict:

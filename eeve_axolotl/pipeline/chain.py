@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 from collections.abc import Collection
@@ -15,7 +16,7 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import alone, check_writable, remove_ours, write_json
 from eeve_axolotl.pipeline import launch, prepared, summary
 from eeve_axolotl.pipeline.display import Display
-from eeve_axolotl.pipeline.runs import Run, changes, claim, differences
+from eeve_axolotl.pipeline.runs import Run, changes, claim
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.pipeline.tasks import Task, Tasks
 from eeve_axolotl.records import (
@@ -32,8 +33,8 @@ from eeve_axolotl.records import (
     read_record,
     weights_sha256,
 )
-from eeve_axolotl.secrets import redacted
 from eeve_axolotl.settings import read_yaml
+from eeve_axolotl.tokenizer.origin import what_changed
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
 FULL = 1 << 20  # bytes: a disk with less room is full
@@ -80,21 +81,32 @@ class Chain:
             if run.trained:
                 for place in run.stages[:-1]:
                     check_kept_weights(place.directory, place.name)
-            before = read(self._state(run), RUN_STATE)
-            now = {**run.state(), "made": inputs.of_model(run.output)}
-            if before and run.trained and (found := changes(before, now)):
-                raise EEVEError(
-                    f"{run.config} is done, but since then {'; '.join(found)}. Put it back, or train again from there: "
-                    f"--from {run.stages[0].name}"
-                )
+            self._check_run_unchanged(run)
+
+    def _check_run_unchanged(self, run: Run) -> None:
+        trained = run.trained
+        if not trained and not run.begun:
+            return
+        before = read(self._state(run) if trained else self._begun(run), RUN_STATE)
+        if not before:
+            return
+        now = {**run.state(), "made": inputs.of_model(run.output)}
+        if (
+            not trained
+        ):  # it goes on where it was with other settings, on a smaller batch perhaps, but not on another text
+            before = {**before, "made": now["made"], "settings": now["settings"]}
+        if found := changes(before, now):
+            raise EEVEError(
+                f"{run.config} is {'done' if trained else 'trained in part'}, but since then {'; '.join(found)}. Put it "
+                f"back, or train again from there: --from {run.stages[0].name}"
+            )
 
     def _check_tokenizer_unchanged(self) -> None:
         if not self.settings.tokenizer:
             return
         settings = read_yaml(self.settings.tokenizer, TokenizerSettings)
-        built = (read(Path(settings.output) / TOKENIZER_MANIFEST, TOKENIZER_FILE) or {}).get("settings") or {}
-        now = redacted(settings.model_dump(mode="json"))
-        if found := differences(built, {key: now.get(key) for key in built}):
+        built = read(Path(settings.output) / TOKENIZER_MANIFEST, TOKENIZER_FILE)
+        if built and (found := what_changed(built, settings)):
             raise EEVEError(
                 f"{settings.output} is built, but since then in {self.settings.tokenizer} {'; '.join(found)}. Put it "
                 f"back, or remove {settings.output} to have it built again"
@@ -113,6 +125,7 @@ class Chain:
                         remove_ours(place.directory, is_ours)
             if run.stages[-1].name in again:
                 self._state(run).unlink(missing_ok=True)
+                self._begun(run).unlink(missing_ok=True)
                 (run.output / RECORD).unlink(missing_ok=True)
                 for checkpoint in run.output.glob("checkpoint-*"):
                     shutil.rmtree(checkpoint)
@@ -122,6 +135,10 @@ class Chain:
     def _state(self, run: Run) -> Path:
         """The file that says what a finished run depended on."""
         return self.output / RUNS / f"{run.name}.json"
+
+    def _begun(self, run: Run) -> Path:
+        """The same of a run that is not finished."""
+        return self.output / RUNS / f"{run.name}.begun.json"
 
     # --- doing it ---
 
@@ -136,17 +153,23 @@ class Chain:
     def _train(self, task: Task, run: Run, display: Display) -> None:
         check_room(run.cfg["base_model"], run.output, task.what)
         state = run.state()
+        alone_with_text: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if run.cfg.get("datasets") and not any(each.startswith(prepared.OPTION) for each in task.arguments):
             cache = prepared.place(run, self.output)
             prepared.make_ready(cache, self.output)
+            alone_with_text = prepared.datasets_of_its_own(run, cache)
             # After `train CONFIG`: what the launcher gets comes last.
             task = replace(
                 task, arguments=[*task.arguments[:2], prepared.OPTION, str(cache), *task.arguments[2:]]
             )
-        log = self._command(task, display)
+        write_json(self._begun(run), state)
+        with alone_with_text:
+            log = self._command(task, display)
         if not run.trained:
             raise EEVEError(f"`axolotl {' '.join(task.arguments)}` left no record in {run.output}; see {log}")
-        write_json(self._state(run), {**state, "made": inputs.of_model(run.output)})
+        fetched = inputs.known_since(state["inputs"], run.state()["inputs"])
+        write_json(self._state(run), {**state, "inputs": fetched, "made": inputs.of_model(run.output)})
+        self._begun(run).unlink(missing_ok=True)
 
     def _merge(self, task: Task, run: Run, display: Display) -> None:
         check_room(run.cfg["base_model"], run.output, task.what)

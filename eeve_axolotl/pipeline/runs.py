@@ -12,7 +12,16 @@ from eeve_axolotl.args import EEVESettings, read_block
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import write_json
-from eeve_axolotl.records import CHAIN, CHAIN_FILE, read, read_record, weights_sha256
+from eeve_axolotl.records import (
+    CHAIN,
+    CHAIN_FILE,
+    RECORD,
+    checkpoints_directory,
+    last_whole_checkpoint,
+    read,
+    read_record,
+    weights_sha256,
+)
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.settings import read_mapping
 from eeve_axolotl.stages import Layers
@@ -96,6 +105,14 @@ class Run:
         return read_record(self.output) is not None
 
     @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from: a checkpoint, or a finished stage before its last."""
+        places = (self.output, *(checkpoints_directory(self.output, each.name) for each in self.stages))
+        return any(last_whole_checkpoint(place) for place in places) or any(
+            (each.directory / RECORD).is_file() for each in self.stages[:-1]
+        )
+
+    @property
     def merged(self) -> bool:
         """Whether its result is whole, and made from the adapter that is there."""
         if not self.has_adapter:
@@ -110,13 +127,19 @@ class Run:
             "settings": redacted(json.loads(json.dumps(settings, default=str))),
             "tokenizer": redacted(self.tokenizer()),
             "starts_from": weights_sha256(Path(self.cfg["base_model"])),
-            "inputs": redacted({**self.texts(), **inputs.of_model(self.cfg["base_model"])}),
+            "inputs": redacted({**self.texts(), **self._models()}),
         }
 
     def tokenizer(self) -> str:
         """What its tokenizer is, by content where it is a directory."""
         tokenizer = self.cfg.get("tokenizer_config") or self.cfg["base_model"]
         return tokenizer_identity(tokenizer) if Path(tokenizer).is_dir() else tokenizer
+
+    def _models(self) -> inputs.Identity:
+        base, tokenizer = self.cfg["base_model"], self.cfg.get("tokenizer_config")
+        of_base = inputs.of_model(base, self.cfg.get("revision_of_model"))
+        # A directory's tokenizer is known by what it does (`tokenizer`).
+        return of_base if not tokenizer or Path(tokenizer).is_dir() else of_base | inputs.of_model(tokenizer)
 
     def texts(self) -> inputs.Identity:
         """What it trains and evaluates on, by content."""
@@ -132,18 +155,8 @@ def changes(before: dict, now: dict) -> list[str]:
     if before["starts_from"] != now["starts_from"]:
         found.append("the model that it starts from is another")
     for key in ("inputs", "made"):  # records of earlier versions have neither
-        names = inputs.changed(before.get(key) or now[key], now[key])
-        found += [f"{name} has another content" for name in names]
-    return found + differences(before["settings"], now["settings"])
-
-
-def differences(old: dict, new: dict) -> list[str]:
-    """The keys whose values differ, with both values."""
-    return [
-        f"{key} was {old.get(key)} and is {new.get(key)}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
+        found += inputs.changes(before.get(key) or now[key], now[key])
+    return found + inputs.differences(before["settings"], now["settings"])
 
 
 def check_chain(runs: list[Run]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from eeve_axolotl.files import read_json_if_there
+from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.pipeline.runs import Run
-from eeve_axolotl.records import EVALUATION, FIGURES, MARK, read
+from eeve_axolotl.records import CONFIG, EVALUATION, FIGURES, MARK, MODEL_CONFIG, read
 from eeve_axolotl.stages import Rows, Stage
 from eeve_axolotl.tables import markdown_table
 
@@ -29,8 +30,8 @@ def table(output: Path, runs: list[Run]) -> str:
 
     def row(name: str, trains: str, unchanged: str) -> list[str]:
         figures = evaluations.get(name, {}).get("texts", {})
-        bits = [f"{figures[text]['bits_per_byte']:.3f}" if text in figures else "" for text in texts]
-        length = [f"{figures[text]['tokens_per_character']:.2f}" if text in figures else "" for text in texts]
+        bits = [_figure(figures.get(text), "bits_per_byte", ".3f") for text in texts]
+        length = [_figure(figures.get(text), "tokens_per_character", ".2f") for text in texts]
         return [name, trains, *bits, *length, unchanged]
 
     untrained = (("base", ""), ("extended", "nothing yet"))
@@ -46,6 +47,11 @@ def table(output: Path, runs: list[Run]) -> str:
     return markdown_table(head, rows, aligned=True)
 
 
+def _figure(figures: Mapping | None, key: str, form: str) -> str:
+    value = (figures or {}).get(key)
+    return "" if value is None else format(value, form)
+
+
 def frozen_rows_unchanged(before: Path, after: Path, stage: Stage) -> str:
     """Compare the saved embeddings of two checkpoints bit by bit.
 
@@ -57,14 +63,14 @@ def frozen_rows_unchanged(before: Path, after: Path, stage: Stage) -> str:
     rows = dict(zip(SIDES, (stage.input_embeddings, stage.output_embeddings), strict=True))
     if all(trained is Rows.ALL for trained in rows.values()):
         return "-"
-    mark = (read_json_if_there(after / "config.json") or {}).get(MARK) or {}
+    mark = (read(after / CONFIG, MODEL_CONFIG) or {}).get(MARK) or {}
     for name, trained in rows.items():
         if trained is Rows.ALL:
             continue
         one, other = _matrix(before, name), _matrix(after, name)
         if one is None or other is None:
             return "?"
-        frozen = min(len(one), mark["base_vocab_size"] if trained is Rows.NEW else len(one))
+        frozen = min(len(one), mark.get("base_vocab_size", 0) if trained is Rows.NEW else len(one))
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
         if one.dtype != other.dtype or not torch.equal(one[:frozen].view(bits), other[:frozen].view(bits)):
             return "NO"
@@ -73,15 +79,16 @@ def frozen_rows_unchanged(before: Path, after: Path, stage: Stage) -> str:
 
 def _matrix(directory: Path, ending: str):
     """The matrix whose name ends so, from the weights in `directory`; None if they are not there."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     for path in sorted(directory.glob("model*.safetensors")):
-        with safe_open(path, "pt") as weights:
-            for name in weights.keys():
-                if name.endswith(ending):
-                    return weights.get_tensor(name)
-    if ending == SIDES[1] and (read_json_if_there(directory / "config.json") or {}).get(
-        "tie_word_embeddings"
-    ):
+        try:
+            with safe_open(path, "pt") as weights:
+                for name in weights.keys():
+                    if name.endswith(ending):
+                        return weights.get_tensor(name)
+        except SafetensorError as error:
+            raise EEVEError(f"{path} holds no weights ({error}); put back what was saved there") from None
+    if ending == SIDES[1] and (read(directory / CONFIG, MODEL_CONFIG) or {}).get("tie_word_embeddings"):
         return _matrix(directory, SIDES[0])  # tied: one matrix is both, and saved once
     return None

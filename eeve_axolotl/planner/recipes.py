@@ -101,8 +101,9 @@ class Recipe:
         """The base's tokens and all tokens: from the tokenizer if it is built, else from the YAML that will build it."""
         directory = self.cfg.get("tokenizer_config") or self.cfg.get("base_model") or ""
         base = manifest_base_size(directory)
-        if base:
-            return base, (read(Path(directory) / TOKENIZER_MANIFEST, TOKENIZER_FILE) or {})["vocab_size"]
+        size = (read(Path(directory) / TOKENIZER_MANIFEST, TOKENIZER_FILE) or {}).get("vocab_size")
+        if base and size:
+            return base, size
         mark = self.shape.config.get(MARK)
         if mark:
             return mark["base_vocab_size"], mark["vocab_size"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.planner.configs import CONFIGS
+from eeve_axolotl.records import CONFIG, MODEL_CONFIG, read
 from eeve_axolotl.stages import Layers, Rows, Stage
 
 ATTENTION = "eeve_plan"  # our stand-in for flash-attention in transformers' table
@@ -51,9 +51,9 @@ def read_config(base_model: str) -> dict:
 
     Raises EEVEError where there is neither.
     """
-    path = Path(base_model) / "config.json"
+    path = Path(base_model) / CONFIG
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read(path, MODEL_CONFIG) or {}
     if base_model in CONFIGS:
         return CONFIGS[base_model]
     raise EEVEError(
@@ -169,6 +169,18 @@ def _on_meta(config: dict, dtype: torch.dtype = torch.bfloat16):
             f"config.json names the model type {config.get('model_type')!r}, which transformers does not have; "
             "give a causal language model's"
         ) from None
+    except Exception as error:  # each architecture checks its keys in its own way
+        raise _no_model(config, error) from None
     parsed._attn_implementation = ATTENTION
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(parsed, dtype=dtype)
+        try:
+            return AutoModelForCausalLM.from_config(parsed, dtype=dtype)
+        except Exception as error:  # likewise
+            raise _no_model(config, error) from None
+
+
+def _no_model(config: dict, error: Exception) -> EEVEError:
+    said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return EEVEError(
+        f"no {config.get('model_type')!r} model can be made of config.json ({said}); give that of the base model"
+    )

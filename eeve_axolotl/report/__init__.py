@@ -37,12 +37,18 @@ def write(directory: str | Path) -> Report:
     output = pipeline.directory / FOLDER
     _refuse_others(output)
     model_card = card.render(pipeline)
-    with replacing(output) as beside:
+    with replacing(output, _is_ours) as beside:
         blocks = content.blocks(pipeline, plots.draw(pipeline, beside))
         (beside / "report.md").write_text(f"{MARKER}\n\n{markdown.render(blocks)}", encoding="utf-8")
         (beside / "report.html").write_text(html.render(blocks, "EEVE report", beside), encoding="utf-8")
         (beside / card.NAME).write_text(model_card, encoding="utf-8")
     return Report(output, pipeline.missing(), card.place(pipeline, model_card))
+
+
+def _is_ours(path: Path) -> bool:
+    from eeve_axolotl.report import card, plots
+
+    return path.name in ("report.md", "report.html", card.NAME, *(f"{name}.png" for name in plots.PLOTS))
 
 
 def _refuse_others(output: Path) -> None:

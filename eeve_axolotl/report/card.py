@@ -137,7 +137,8 @@ def _tokens(pipeline: PipelineData) -> list[Block]:
     scripts = ", ".join((manifest.get("settings") or {}).get("script") or [])
     items: list[Inline] = []
     if pipeline.new_tokens is not None:
-        old, new = manifest["base_vocab_size"], manifest["vocab_size"]
+        old = manifest["base_vocab_size"]
+        new = old + pipeline.new_tokens
         items.append(
             f"{new - old:,} tokens added{f' ({scripts})' if scripts else ''}: from {old:,} to {new:,}"
         )
@@ -162,7 +163,7 @@ def _stages(done: Sequence[StageData]) -> list[Block]:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18
 
 
 def _data(pipeline: PipelineData, done: Sequence[StageData]) -> list[Block]:

@@ -7,9 +7,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.records import CHAIN, EVALUATION, HISTORY, KINDS, RECORD, TOKENIZER_MANIFEST, Kind, read
+from eeve_axolotl.kinds import Record
+from eeve_axolotl.records import (
+    CHAIN,
+    CHAIN_FILE,
+    EVALUATION,
+    FAST_TOKENIZER,
+    FIGURES,
+    HISTORY,
+    RECORD,
+    STAGE_HISTORY,
+    STAGE_RECORD,
+    TOKENIZER_FILE,
+    TOKENIZER_MANIFEST,
+    Kind,
+    read,
+)
 from eeve_axolotl.secrets import redacted
 
+RECORD_IF_ANY = Kind(Record, STAGE_RECORD.remedy)  # one without weights is told too
 MATRICES = {"input_embeddings": "input embeddings", "output_embeddings": "output embeddings"}
 
 
@@ -139,8 +155,9 @@ class PipelineData:
     def new_tokens(self) -> int | None:
         """Number of tokens added, from the manifest, else from the newest record."""
         for source in (self.manifest, *(stage.record for stage in reversed(self.stages))):
-            if "vocab_size" in source and "base_vocab_size" in source:
-                return source["vocab_size"] - source["base_vocab_size"]
+            size, base = source.get("vocab_size"), source.get("base_vocab_size")
+            if size is not None and base is not None:
+                return size - base
         return None
 
     @property
@@ -191,7 +208,7 @@ def collect(directory: str | Path) -> PipelineData:
             f"{directory} is not the output of a pipeline (there is no {CHAIN} in it); "
             "give the `output` that your pipeline's YAML names"
         )
-    chain = redacted(_read(directory / CHAIN))
+    chain = redacted(_read(directory / CHAIN, CHAIN_FILE))
     try:
         runs = tuple(_run(each) for each in chain["runs"])
         tokenizer = Path(chain["tokenizer"])
@@ -217,8 +234,8 @@ def _run(entry: Mapping) -> RunData:
         StageData(
             str(each["name"]),
             Path(each["directory"]),
-            _read(Path(each["directory"]) / RECORD),
-            _read(Path(each["directory"]) / HISTORY),
+            _read(Path(each["directory"]) / RECORD, RECORD_IF_ANY),
+            _read(Path(each["directory"]) / HISTORY, STAGE_HISTORY),
         )
         for each in entry["stages"]
     )
@@ -230,7 +247,7 @@ def _run(entry: Mapping) -> RunData:
 
 def _evaluations(directory: Path, runs: tuple[RunData, ...]) -> tuple[Evaluation, ...]:
     """Evaluations by position, and an empty one for each stage without, after the stage before it."""
-    files = [{"name": path.stem, **_read(path)} for path in sorted(directory.glob("*.json"))]
+    files = [{"name": path.stem, **_read(path, FIGURES)} for path in sorted(directory.glob("*.json"))]
     files.sort(key=lambda figures: (figures.get("position", float("inf")), str(figures["name"])))
     if not files:
         return ()
@@ -248,22 +265,20 @@ def _evaluations(directory: Path, runs: tuple[RunData, ...]) -> tuple[Evaluation
 
 
 def _manifest(path: Path) -> Mapping:
-    manifest = _read(path)
+    manifest = _read(path, TOKENIZER_FILE)
     named = {key: redacted(manifest[key]) for key in ("base", "settings") if key in manifest}
     return {**manifest, **named}
 
 
 def _token_ids(path: Path) -> Mapping[str, int]:
     """Ids by token, from a fast tokenizer's file; empty where there is none or it is not a mapping."""
-    vocabulary = (_read(path).get("model") or {}).get("vocab")
+    vocabulary = (_read(path, FAST_TOKENIZER).get("model") or {}).get("vocab")
     return vocabulary if isinstance(vocabulary, dict) else {}
 
 
-def _read(path: Path) -> dict:
-    """The JSON mapping in a file, empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    return read(path, KINDS.get(path.name, Kind({}, "have it written again"))) or {}
+def _read(path: Path, kind: Kind) -> dict:
+    """What is in a file of a kind, empty if there is no such file."""
+    return read(path, kind) or {}
 
 
 def _has_loss(entry: Mapping) -> bool:

@@ -17,6 +17,7 @@ from eeve_axolotl.report.collect import MATRICES, Evaluation, PipelineData, Stag
 from eeve_axolotl.report.fonts import Fonts, fonts
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+PLOTS = ("loss", "time", "bits", "norms", "neighbours")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_NEIGHBOURS = 20  # tokens in the plot; the table has all
 _GREY = "#595959"
@@ -36,9 +37,11 @@ def draw(pipeline: PipelineData, folder: Path) -> dict[str, Figure]:
         "savefig.dpi": 140,
         "text.parse_math": False,  # a token may be a dollar sign
     }
-    plots = {"loss": _loss, "time": _time, "bits": _bits, "norms": _norms, "neighbours": _neighbours}
+    plots = (_loss, _time, _bits, _norms, _neighbours)
     with matplotlib.rc_context(style):
-        drawn = {name: plot(pipeline, folder / f"{name}.png") for name, plot in plots.items()}
+        drawn = {
+            name: plot(pipeline, folder / f"{name}.png") for name, plot in zip(PLOTS, plots, strict=True)
+        }
     return {name: figure for name, figure in drawn.items() if figure}
 
 

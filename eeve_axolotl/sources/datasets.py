@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eeve_axolotl import inputs
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.sources.shard import TURN, Record, Shard, SourceKeys, first_line
 
@@ -33,7 +34,8 @@ class DatasetShard(Shard):
 
     def identity(self) -> list[Any]:
         """What its documents depend on: the dataset's files, as far as they are known, and how it is read."""
-        return [self.index, self.count, _load(self.source)[1], self.source.model_dump(mode="json")]
+        version = inputs.of_path(self.source.path) or _load(self.source)[1]
+        return [self.index, self.count, version, self.source.model_dump(mode="json")]
 
     def _records(self, number: int, of: int, only: list[str] | None) -> Iterator[tuple[int, Record]]:
         row = 0

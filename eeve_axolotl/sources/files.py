@@ -16,6 +16,7 @@ import pyarrow
 from isal import igzip, igzip_lib
 from pyarrow import parquet
 
+from eeve_axolotl import inputs
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.sources.shard import TURN, Record, Shard, SourceKeys, first_line
 
@@ -50,10 +51,9 @@ class FileShard(Shard):
         return self.file.stat().st_size
 
     def identity(self) -> list[Any]:
-        """What its documents depend on: the file, its size and time of change, and how it is read."""
-        stat = self.file.stat()
+        """What its documents depend on: the file, its content, and how it is read."""
         how = self.source.model_dump(mode="json", exclude={"path"})
-        return [str(self.file.resolve()), stat.st_size, stat.st_mtime_ns, how]
+        return [str(self.file.resolve()), inputs.of_file(self.file), how]
 
     def _texts(
         self, number: int = 0, of: int = 1, only: list[str] | None = None

@@ -40,7 +40,7 @@ def load(name: str, scripts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     tokenizer: PreTrainedTokenizerBase
-    file = _package_file(name) if ":" in name else Path(name)
+    file = package_file(name) if ":" in name else Path(name)
     try:
         if file.is_file() and tekken.is_tekken(file):
             tokenizer = tekken.load(file)
@@ -99,7 +99,7 @@ def sentencepiece_file(name: str) -> Path | None:
     """The base's SentencePiece model: the file itself, in a directory, or in the hub's cache; None if there is none."""
     from transformers.utils import cached_file
 
-    file = _package_file(name) if ":" in name else Path(name)
+    file = package_file(name) if ":" in name else Path(name)
     if file.is_file():
         return None if tekken.is_tekken(file) else file
     quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
@@ -107,7 +107,8 @@ def sentencepiece_file(name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _package_file(name: str) -> Path:
+def package_file(name: str) -> Path:
+    """The file of an installed package that `package:file` names. Raises EEVEError if there is none."""
     package, file = name.split(":", 1)
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import alone, check_writable, replacing, write_json
 from eeve_axolotl.logs import logger
-from eeve_axolotl.records import TOKENIZER_MANIFEST, WORK, WORK_MARKER, is_ours
+from eeve_axolotl.records import TOKENIZER_FILE, TOKENIZER_MANIFEST, WORK, WORK_MARKER, is_ours, read
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.sources import Shard, Source
 from eeve_axolotl.tokenizer import base as bases
@@ -24,6 +24,7 @@ from eeve_axolotl.tokenizer import candidate_table, savings, spm
 from eeve_axolotl.tokenizer.counting import WordTable, count
 from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.letters import sharing
+from eeve_axolotl.tokenizer.origin import files_of, known_since, made_of, what_changed
 from eeve_axolotl.tokenizer.rules import Selection, SelectionRules
 from eeve_axolotl.tokenizer.select import select
 from eeve_axolotl.tokenizer.settings import WHERE_AND_HOW, TokenizerSettings
@@ -45,22 +46,26 @@ def build(settings: TokenizerSettings) -> dict:
     Raises EEVEError for anything a user can put right.
     """
     output = Path(settings.output)
-    _check_output(output, settings.overwrite)
+    _check_output(output, settings)
+    of = made_of(settings)
     with _work(settings, output) as work:
         learned = _learn(settings, work)
         verified = _verify(settings, learned)
-        manifest = _manifest(settings, learned, verified)
+        manifest = {**_manifest(settings, learned, verified), "made_of": known_since(of, made_of(settings))}
         _write(output, settings, learned, verified, manifest)
     return manifest
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
+def _check_output(output: Path, settings: TokenizerSettings) -> None:
     """Raise EEVEError if a tokenizer cannot be written to `output`, or something else is there."""
     check_writable(output, "output")
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
-    if not overwrite:
-        raise EEVEError(f"output {output} exists; choose another directory, or set overwrite: true")
+    if not settings.overwrite:
+        manifest = read(output / TOKENIZER_MANIFEST, TOKENIZER_FILE)
+        since = what_changed(manifest, settings) if manifest else []
+        found = f", and since it was built {'; '.join(since)}" if since else ""
+        raise EEVEError(f"output {output} exists{found}; choose another directory, or set overwrite: true")
     if not (output / TOKENIZER_MANIFEST).is_file():
         raise EEVEError(
             f"output {output} is not a tokenizer of ours (it has no {TOKENIZER_MANIFEST}), so it is not overwritten; "
@@ -216,7 +221,7 @@ def _write(
             (directory / spm.FILE).write_bytes(verified.sentencepiece)
         fast = directory / "tokenizer.json"
         fast.write_text(json.dumps(learned.state, ensure_ascii=False, indent=1), encoding="utf-8")
-        write_json(directory / TOKENIZER_MANIFEST, manifest)
+        write_json(directory / TOKENIZER_MANIFEST, {**manifest, "files": files_of(directory)})
         candidate_table.write(
             directory / candidate_table.FILE, learned.selection.candidates, learned.table, learned.shards
         )

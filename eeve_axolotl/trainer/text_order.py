@@ -77,7 +77,7 @@ class Part:
         try:
             start, end = Position.read(content["from"]), Position.read(content["to"])
             return cls(str(content["corpus"]), int(content["seed"]), start, end)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise EEVEError(f"{where} does not say which text was read") from None
 
     def as_mapping(self) -> dict[str, Any]:

@@ -140,6 +140,10 @@ def _fork(main, arguments: list[str], log: Path, on_step) -> int:
     child = os.fork()
     if child == 0:
         os.environ[progress.VARIABLE] = str(steps)
+        if place := os.environ.get("HF_DATASETS_CACHE"):  # read when `datasets` was imported
+            import datasets
+
+            datasets.config.HF_DATASETS_CACHE = Path(place)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from eeve_axolotl.evaluation.settings import EvaluationSettings, subject
 from eeve_axolotl.pipeline.chain import Chain
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.records import HISTORY, RECORD, weights_sha256
@@ -36,6 +37,27 @@ class Launcher:
 
     def trained(self) -> list[str]:
         return [Path(each[1]).stem for each in self.commands if each[0] == "train"]
+
+
+class Evaluating(Launcher):
+    """Writes figures too, of models evaluated as `settings` say."""
+
+    def __init__(self, settings: EvaluationSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def __call__(self, arguments: list[str], log: Path, on_step) -> int:
+        status = super().__call__(arguments, log, on_step)
+        if arguments[:2] == ["eeve", "evaluate"]:
+            options = dict(zip(arguments[3::2], arguments[4::2], strict=True))
+            figures = subject(arguments[2], options.get("--tokenizer"), self.settings)
+            path = Path(options["--output"])
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"name": options["--name"], "texts": {}, **figures}))
+        return status
+
+    def evaluated(self) -> list[str]:
+        return [each[2] for each in self.commands if each[:2] == ["eeve", "evaluate"]]
 
 
 def train(cfg: dict, arguments: list[str]) -> None:

@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_ground(tmp_path)
     (tmp_path / "directory.yml").mkdir()
-    (tmp_path / "deep.yml").write_text("[" * 5000)
+    (tmp_path / "deep.yml").write_text("[" * 1000)
     (tmp_path / "null.yml").write_bytes(b"output: a\0b\n")
     (tmp_path / "pipeline.yml").write_text(yaml.safe_dump({"output": "pipeline", "runs": ["stage3.yml"]}))
     return tmp_path

@@ -12,9 +12,9 @@ import yaml
 from eeve_axolotl import inputs, report, vocabulary
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.evaluation.settings import EvaluationSettings, subject
+from eeve_axolotl.evaluation.settings import EvaluationSettings
 from eeve_axolotl.records import HISTORY, RECORD, TOKENIZER_MANIFEST, weights_sha256
-from tests.faults.grounds import Launcher, chain, made_of, write_ground, write_model
+from tests.faults.grounds import Evaluating, chain, made_of, write_ground, write_model
 
 EVALUATE = EvaluationSettings(texts={"Korean": "text.jsonl"})
 BROKEN = [
@@ -36,25 +36,8 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-class Evaluating(Launcher):
-    """Writes figures too."""
-
-    def __call__(self, arguments, log, on_step):
-        status = super().__call__(arguments, log, on_step)
-        if arguments[:2] == ["eeve", "evaluate"]:
-            options = dict(zip(arguments[3::2], arguments[4::2], strict=True))
-            figures = subject(arguments[2], options.get("--tokenizer"), EVALUATE)
-            path = Path(options["--output"])
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps({"name": options["--name"], "texts": {}, **figures}))
-        return status
-
-    def evaluated(self) -> list[str]:
-        return [each[2] for each in self.commands if each[:2] == ["eeve", "evaluate"]]
-
-
 def run(here: Path, begin: str | None = None, **keys) -> Evaluating:
-    launcher = Evaluating()
+    launcher = Evaluating(EVALUATE)
     chain(here, launcher, evaluate=EVALUATE, **keys).run(begin)
     return launcher
 

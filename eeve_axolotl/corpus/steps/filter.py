@@ -26,7 +26,8 @@ from eeve_axolotl.corpus.settings import GroupSettings, PerplexitySettings
 from eeve_axolotl.corpus.steps.base import Step
 from eeve_axolotl.corpus.store import DOCUMENTS, Tally, Writer
 from eeve_axolotl.corpus.text import normalise
-from eeve_axolotl.files import read_json, write_json
+from eeve_axolotl.files import write_json
+from eeve_axolotl.records import THRESHOLD, read_there
 
 
 def group_filters(group: GroupSettings, learned: Path) -> list[BaseFilter]:
@@ -51,7 +52,7 @@ def group_filters(group: GroupSettings, learned: Path) -> list[BaseFilter]:
 
 
 def _perplexity_filter(wanted: PerplexitySettings, learned: Path) -> PerplexityFilter:
-    maximum = wanted.maximum or float(read_json(learned.with_suffix(".json"))["maximum"])
+    maximum = wanted.maximum or float(read_there(learned.with_suffix(".json"), THRESHOLD)["maximum"])
     if wanted.kenlm:
         return PerplexityFilter(partial(KenLM, wanted.kenlm, wanted.sentencepiece), maximum)
     return PerplexityFilter(partial(CharacterModel.load, learned), maximum)

@@ -22,7 +22,7 @@ def merge(directory: Path, marks: Sequence[Mark], memory_mb: int, threads: int) 
     """
     path, note = directory / "words.parquet", directory / "words.json"
     made_of = [{**asdict(mark), "parquet": list(mark.parquet)} for mark in marks]
-    if path.exists() and read_json_if_there(note) == made_of:
+    if path.exists() and _note(note) == made_of:
         return path
     files = [directory / "words" / name for mark in marks for name in mark.parquet]
     with disk_errors(directory):
@@ -36,6 +36,14 @@ def merge(directory: Path, marks: Sequence[Mark], memory_mb: int, threads: int) 
                 _add_up(files, unfinished, directory, memory_mb, threads)
         write_json(note, made_of)
     return path
+
+
+def _note(path: Path) -> object:
+    """What the table says that it was merged from; None where that cannot be read: it is merged again."""
+    try:
+        return read_json_if_there(path)
+    except EEVEError:
+        return None
 
 
 def _add_up(files: Sequence[Path], table: Path, directory: Path, memory_mb: int, threads: int) -> None:

@@ -1,6 +1,6 @@
 """What is counted by itself, and the marks that finished parts leave.
 
-The name of a part is a hash of all that its counts depend on (file, size, time of change, columns, how
+The name of a part is a hash of all that its counts depend on (the file and its content, columns, how
 words are cut), so that counts of other text or settings are never taken for these.
 """
 
@@ -15,8 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json, write_json
+from eeve_axolotl.files import write_json
 from eeve_axolotl.logs import logger
 from eeve_axolotl.sources import Shard
 
@@ -108,14 +110,18 @@ def _finished(directory: Path, ids: Iterable[str]) -> dict[str, Mark]:
     for part in ids:
         path = _mark_of(directory, part)
         if path.exists():
-            raw = read_json(path)
-            try:
-                mark = Mark(**{**raw, "parquet": tuple(raw["parquet"])})
-            except (TypeError, KeyError):
-                continue  # none of ours: the part is counted again
-            if all((directory / "words" / name).exists() for name in mark.parquet):
+            mark = _read(path)
+            if mark and all((directory / "words" / name).exists() for name in mark.parquet):
                 marks[part] = mark
     return marks
+
+
+def _read(path: Path) -> Mark | None:
+    """A mark; None where it is none of ours, so that the part is counted again."""
+    try:
+        return TypeAdapter(Mark).validate_json(path.read_bytes(), strict=True)
+    except ValidationError:
+        return None
 
 
 def _remove_strangers(directory: Path, known: set[str]) -> None:
@@ -125,7 +131,7 @@ def _remove_strangers(directory: Path, known: set[str]) -> None:
         LOG.warning(
             "%s has counts of %d files that have changed since, or were counted with other settings; "
             "these start again",
-            directory, len({read_json(path)["file"] for path in strangers}),
+            directory, len({mark.file if (mark := _read(path)) else path.name for path in strangers}),
         )  # fmt: skip
     for path in strangers:
         path.unlink()
