@@ -25,7 +25,7 @@ class Mark(Shape):
     """What a model's config says of the rows that we added."""
 
     base_vocab_size: Count
-    vocab_size: Count
+    vocab_size: Count | None = None
 
 
 class ModelConfig(Shape):
@@ -241,8 +241,8 @@ class TokenizerManifest(Shape):
 class CorpusTokenizer(Shape):
     """The tokenizer that a corpus was made with."""
 
-    identity: str
-    directory: str
+    identity: str | None = None
+    directory: str | None = None
 
 
 class Tokens(Shape):

@@ -54,9 +54,10 @@ def read_manifest(directory: str | Path) -> Manifest | None:
 def check_tokenizer(corpus: str | Path, tokenizer: str | Path) -> None:
     """Raise EEVEError if the corpus in `corpus` was counted and chosen with another tokenizer than `tokenizer`."""
     manifest = read_manifest(corpus)
-    if manifest is not None and manifest["tokenizer"]["identity"] != tokenizer_identity(tokenizer):
+    made_with = (manifest or {}).get("tokenizer") or {}
+    if manifest is not None and made_with.get("identity") != tokenizer_identity(tokenizer):
         raise EEVEError(
-            f"the corpus {corpus} was made with the tokenizer {manifest['tokenizer']['directory']}, which is not the "
+            f"the corpus {corpus} was made with the tokenizer {made_with.get('directory')}, which is not the "
             f"one in {tokenizer}; set tokenizer_config to that tokenizer, or make the corpus again with this one"
         )
 

@@ -105,7 +105,7 @@ class Recipe:
         if base and size:
             return base, size
         mark = self.shape.config.get(MARK)
-        if mark:
+        if mark and mark.get("vocab_size"):
             return mark["base_vocab_size"], mark["vocab_size"]
         base = self.settings.base_vocab_size or self.shape.rows
         if new_tokens is None:
