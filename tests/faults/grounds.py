@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,4 +137,7 @@ def unharmed(directory: Path, planted: dict[str, str]) -> bool:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    return (path for path in sorted(directory.rglob("*")) if path.is_file())
+    found = (
+        Path(folder, name) for folder, _, names in os.walk(directory, followlinks=True) for name in names
+    )
+    return (path for path in sorted(found) if path.is_file())

@@ -27,5 +27,6 @@ def ground(tmp_path_factory) -> Path:
 ])  # fmt: skip
 def test_a_wrong_record_stops_with_a_sentence_that_names_it(ground, monkeypatch, reader, file):
     monkeypatch.chdir(ground)
-    badly = [(what, told) for what, well, told in read_wrong(reader, file, seed=0, most=TRIED) if not well]
+    most = 1 if reader is reports else TRIED  # plots take their time
+    badly = [(what, told) for what, well, told in read_wrong(reader, file, 0, most) if not well]
     assert not badly, "\n".join(map(str, badly[:5]))
