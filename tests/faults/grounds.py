@@ -61,14 +61,19 @@ class Evaluating(Launcher):
         return [each[2] for each in self.commands if each[:2] == ["eeve", "evaluate"]]
 
 
-def train(cfg: dict, arguments: list[str]) -> None:
-    """Weights that follow from the text as Axolotl would see it: from its cache, if it is there."""
+def prepared_text(cfg: dict, arguments: list[str]) -> bytes:
+    """The text as Axolotl would see it: from its cache, which it writes if it is not there."""
     cache = Path(arguments[arguments.index("--dataset-prepared-path") + 1], "0" * 32)
     if not cache.is_dir():
         cache.mkdir(parents=True)
         (cache / "data-00000-of-00001.arrow").write_bytes(Path(cfg["datasets"][0]["path"]).read_bytes())
         (cache / "state.json").write_text("{}")
-    text = (cache / "data-00000-of-00001.arrow").read_bytes()
+    return (cache / "data-00000-of-00001.arrow").read_bytes()
+
+
+def train(cfg: dict, arguments: list[str]) -> None:
+    """Weights that follow from the text."""
+    text = prepared_text(cfg, arguments)
     output = Path(cfg["output_dir"])
     output.mkdir(parents=True, exist_ok=True)
     write_model(output, b"weights of " + text, "adapter_model" if cfg.get("adapter") else "model")

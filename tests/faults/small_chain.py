@@ -17,7 +17,7 @@ import yaml
 from eeve_axolotl.files import sha256, write_json
 from eeve_axolotl.pipeline import launch
 from eeve_axolotl.records import HISTORY, MARK, RECORD, TEXT, WHOLE, weights_sha256
-from tests.faults.grounds import hashes, plant
+from tests.faults.grounds import hashes, plant, prepared_text
 
 KEPT = ("", "pipeline", "out3", "out6", "out6/merged", "prepared")  # where a user has files of their own
 RESULTS = ("words/tokenizer.json", "words/eeve_tokenizer.json", "out3/model.safetensors", "out3/eeve_stage.json",
@@ -120,12 +120,7 @@ def _launch(arguments: list[str], log: Path, on_step) -> int:
 
 def _train(cfg: dict, arguments: list[str]) -> None:
     """Writes as a training does: the prepared text, a checkpoint, weights that follow from both, history, record."""
-    cache = Path(arguments[arguments.index("--dataset-prepared-path") + 1], "0" * 32)
-    if not cache.is_dir():
-        cache.mkdir(parents=True)
-        (cache / "data-00000-of-00001.arrow").write_bytes(Path(cfg["datasets"][0]["path"]).read_bytes())
-        (cache / "state.json").write_text("{}")
-    text = (cache / "data-00000-of-00001.arrow").read_bytes()
+    text = prepared_text(cfg, arguments)
     output = Path(cfg["output_dir"])
     checkpoint = output / "checkpoint-1"
     checkpoint.mkdir(parents=True, exist_ok=True)
