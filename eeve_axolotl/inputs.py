@@ -16,11 +16,8 @@ from typing import Any
 
 WHOLE = 32 << 20  # bytes: files up to this size are read to the end
 BLOCKS, BLOCK = 32, 1 << 18  # of larger ones so many blocks, evenly spaced, of so many bytes
-MODEL_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-)  # beside weights: what else decides a model
+# Beside weights: what else decides a model.
+MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer.model")
 TOKENIZER_FILES = (  # of which transformers makes a tokenizer
     *MODEL_FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
 )  # fmt: skip
@@ -135,9 +132,8 @@ def _of_dataset(entry: Mapping[str, Any]) -> Identity:
     if path and entry.get("data_dir"):
         path = str(Path(path, str(entry["data_dir"]))) if Path(path).exists() else path
     local: Identity = {}
-    for (
-        name
-    ) in named:  # of a directory they are below it, of a kind of file (`path: json`) they are as they are
+    # Of a directory they are below it; of a kind of file (`path: json`) they are as they are.
+    for name in named:
         local.update(of_path(Path(path, name)) or of_path(name))
     return local if local and Path(path).exists() else {**local, **of_text(path, revision)}
 

@@ -47,7 +47,7 @@ def where_it_reads(cfg: Mapping[str, Any], settings: EEVESettings) -> str:
     if settings.text == "again" or is_streamed(cfg):
         return "each stage reads the text from its beginning"
     to = (text_read(cfg.get("base_model")) or {}).get("to")
-    if not isinstance(to, dict) or not {"passes", "sequences", "of"} <= to.keys():
+    if to is None:
         return "reads the text from its beginning, and each stage on from where the one before stopped"
     return (
         f"reads on in the text after {to['sequences']:,} of {to['of']:,} sequences of pass {to['passes'] + 1}, where "

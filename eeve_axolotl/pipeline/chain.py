@@ -91,9 +91,8 @@ class Chain:
         if not before:
             return
         now = {**run.state(), "made": inputs.of_model(run.output)}
-        if (
-            not trained
-        ):  # it goes on where it was with other settings, on a smaller batch perhaps, but not on another text
+        if not trained:
+            # It goes on where it was with other settings, on a smaller batch perhaps, but not on another text.
             before = {**before, "made": now["made"], "settings": now["settings"]}
         if found := changes(before, now):
             raise EEVEError(
