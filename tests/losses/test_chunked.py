@@ -19,8 +19,9 @@ from eeve_axolotl.losses import linear_cross_entropy as arithmetic
 from eeve_axolotl.losses.chunked import use_chunked_loss
 from eeve_axolotl.losses.deferred import DeferredLogits
 from eeve_axolotl.stages import STAGES
+from tests.losses.products import Products
 from tests.rows import helpers
-from tests.rows.helpers import EMBEDDING_STAGES, HIDDEN, batches, mask_for, snapshot
+from tests.rows.helpers import BASE, EMBEDDING_STAGES, HIDDEN, batches, mask_for, snapshot
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_chunks")
 
@@ -131,6 +132,23 @@ def test_every_architecture_has_its_own_loss_and_gradients_without_its_logits(fa
     with NoWholeLogits():
         found = gradients(ours, **inputs)
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    "stage, trained", [(1, 0), (2, VOCAB - BASE), (3, VOCAB - BASE), (4, VOCAB), (5, VOCAB)]
+)
+def test_of_the_head_that_is_multiplied_which_the_stage_needs(stage, trained):
+    """As much as with the plain loss, where `rows` sees to it, but for tokens without a target, which are left out."""
+    plain, ours = both("llama", stage)
+    inputs = batch()
+    gradients(ours, **inputs)  # the first batch compares the losses
+    with Products() as expected:
+        gradients(plain, **inputs)
+    with Products() as found:
+        gradients(ours, **inputs)
+    left_out = inputs["labels"].numel() - int((inputs["labels"][:, 1:] != -100).sum())
+    multiplied = VOCAB * (1 + STAGES[stage].backward_through_layers) + trained
+    assert expected.count - found.count == left_out * HIDDEN * multiplied
 
 
 @pytest.mark.parametrize("stage", [3, 4])

@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.allocated import peak_bytes
 from eeve_axolotl.losses.linear_cross_entropy import TrainedRows, linear_cross_entropy, tokens_per_chunk
+from tests.losses.products import Products
 
 TOKENS, WIDTH, ROWS = 37, 16, 96
 SPANS = {"none": None, "new": (64, 96), "middle": (20, 31), "all": (0, ROWS)}
@@ -198,27 +198,12 @@ def test_shapes_that_do_not_fit_are_refused():
         linear_cross_entropy(problem.hidden, problem.weight, problem.target[1:])
 
 
-class _Products(TorchDispatchMode):
-    """Multiply-adds of matrix products, those in place and into given memory too, which PyTorch's counter leaves out."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = str(function).split(".")[1].rstrip("_")
-        if name in ("mm", "addmm"):
-            left, right = args[-2:]
-            self.count += left.shape[0] * left.shape[1] * right.shape[1]
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("span", SPANS)
 @pytest.mark.parametrize("needs_hidden", [True, False], ids=["below", "nothing_below"])
 def test_only_the_products_are_made_that_something_needs(span, needs_hidden):
     """The logits; the hidden states' gradient where something below trains; of rows those that train."""
     problem, span = Problem(bias=False, ignored="none"), SPANS[span]
-    with _Products() as products:
+    with Products() as products:
         problem.ours(span, needs_hidden, chunk=8)
     rows = ROWS + needs_hidden * ROWS + (span[1] - span[0] if span else 0)
     assert products.count == TOKENS * WIDTH * rows
@@ -226,7 +211,7 @@ def test_only_the_products_are_made_that_something_needs(span, needs_hidden):
 
 def test_ignored_tokens_cost_nothing_where_they_are_many():
     problem = Problem(bias=False, ignored="many")
-    with _Products() as products:
+    with Products() as products:
         problem.ours((0, ROWS), chunk=8)
     assert products.count == int((problem.target != -100).sum()) * WIDTH * 3 * ROWS
 
