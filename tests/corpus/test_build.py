@@ -31,6 +31,7 @@ from eeve_axolotl.tokenizer.curation import read_list
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from tests.conftest import ROOT
 from tests.corpus.conftest import Maker, make_settings, texts, write_jsonl
+from tests.faults.grounds import plant, unharmed
 
 MENU = "이 사이트의 모든 글은 회원만 볼 수 있습니다. 자세한 것은 안내를 보십시오."
 
@@ -402,8 +403,12 @@ def test_the_command(settings, never_interrupted, tmp_path):
     assert shards(Path(wanted.output)) == never_interrupted
     told = corpus_command(tmp_path / "corpus.yml", wanted)
     assert told.exit_code == 1 and "exists already" in told.output and "Traceback" not in told.output
+    planted = plant(Path(wanted.output) / "mine")
+    (Path(wanted.output) / "NOTES.md").write_text("mine")
     told = corpus_command(tmp_path / "corpus.yml", wanted.model_copy(update={"overwrite": True}))
-    assert told.exit_code == 0 and shards(Path(wanted.output)) == never_interrupted
+    assert told.exit_code == 0 and unharmed(Path(wanted.output) / "mine", planted)
+    assert (Path(wanted.output) / "NOTES.md").read_text() == "mine"
+    assert shards(Path(wanted.output)) == never_interrupted
 
 
 def test_an_output_that_is_not_ours_is_never_overwritten(settings, tmp_path):

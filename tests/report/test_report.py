@@ -16,6 +16,7 @@ from eeve_axolotl import report
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.report.collect import collect
+from tests.faults.grounds import plant, unharmed
 from tests.report.pipeline import NEW, STEPS, TOKENS_PER_STEP, bits, evaluation, make
 
 PLOTS = ("loss", "time", "bits", "norms", "neighbours")
@@ -198,6 +199,14 @@ def test_written_again_it_is_the_same_bytes(complete):
     report.write(complete)
     assert files(complete) == before
     assert not list(complete.glob(".report*"))
+
+
+def test_written_again_it_leaves_what_others_put_beside_it(tmp_path):
+    output = make(tmp_path, done=1, evaluated=())
+    report.write(output)
+    planted = plant(output / "report")
+    report.write(output)
+    assert unharmed(output / "report", planted)
 
 
 def test_a_directory_that_is_no_pipelines_is_refused(tmp_path):
