@@ -3,6 +3,7 @@
 settings.py  the keys of the YAML
 build.py     the whole command: learn, verify, write the directory and its manifest
 base.py      the base tokenizer: finding it, adding tokens and merges to it; tekken.py reads Mistral's
+reloading.py the base as its own tokenizer.json says, and the written one loaded again and compared with it
 spelling.py  how a vocabulary spells text, and how people read it
 
 words/       what a word is: the unit inside which new tokens' merges can happen

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.records import SENTENCEPIECE_MODEL
 from eeve_axolotl.tokenizer import tekken
+from eeve_axolotl.tokenizer.reloading import as_its_file_says
 from eeve_axolotl.tokenizer.spelling import byte_level_alphabet, has_pattern, is_byte_level
 from eeve_axolotl.tokenizer.words import letter_ranges
+from eeve_axolotl.tokenizer_files import find
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -47,7 +50,7 @@ def load(name: str, scripts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
         elif file.is_file():
             tokenizer = _from_sentencepiece(file)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = as_its_file_says(name, AutoTokenizer.from_pretrained(name))
     except (OSError, ValueError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise EEVEError(
@@ -55,6 +58,7 @@ def load(name: str, scripts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
         ) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise EEVEError(f"base: {name} is no fast tokenizer; use a base with a tokenizer.json")
+    _check_ids(name, tokenizer.get_vocab())
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     model = state["model"]
     if model["type"] != "BPE":
@@ -73,6 +77,19 @@ def load(name: str, scripts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
             "(Llama-3, Qwen, GPT-2); use such a base"
         )
     return tokenizer
+
+
+def _check_ids(name: str, vocab: Mapping[str, int]) -> None:
+    """Raise EEVEError if two tokens of the base have one id: whatever is appended, one of them is lost."""
+    tokens: dict[int, str] = {}
+    for token, i in vocab.items():
+        other = tokens.setdefault(i, token)
+        if other != token:
+            raise EEVEError(
+                f"base: {name} gives the id {i} to both {other!r} and {token!r} (the library numbers a special token that "
+                "the vocabulary of tokenizer.json lacks by its length, ids left out or not); write the special tokens into "
+                "its vocabulary with ids of their own"
+            )
 
 
 def _check_bytes(name: str, vocab: Mapping[str, int], scripts: Sequence[str]) -> None:
@@ -97,14 +114,10 @@ def _check_bytes(name: str, vocab: Mapping[str, int], scripts: Sequence[str]) ->
 
 def sentencepiece_file(name: str) -> Path | None:
     """The base's SentencePiece model: the file itself, in a directory, or in the hub's cache; None if there is none."""
-    from transformers.utils import cached_file
-
     file = package_file(name) if ":" in name else Path(name)
     if file.is_file():
         return None if tekken.is_tekken(file) else file
-    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
-    found = cached_file(name, "tokenizer.model", **quiet)
-    return None if found is None else Path(found)
+    return find(name, SENTENCEPIECE_MODEL)
 
 
 def package_file(name: str) -> Path:
@@ -147,7 +160,7 @@ def _from_sentencepiece(file: Path) -> PreTrainedTokenizerBase:
         "add_eos_token": False,
     }
     with tempfile.TemporaryDirectory() as directory:
-        shutil.copy(file, Path(directory) / "tokenizer.model")
+        shutil.copy(file, Path(directory) / SENTENCEPIECE_MODEL)
         (Path(directory) / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
         return AutoTokenizer.from_pretrained(directory)
 

@@ -16,11 +16,19 @@ from tokenizers import Tokenizer
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import alone, check_writable, replacing, write_json
 from eeve_axolotl.logs import logger
-from eeve_axolotl.records import TOKENIZER_FILE, TOKENIZER_MANIFEST, WORK, WORK_MARKER, is_ours, read
+from eeve_axolotl.records import (
+    SENTENCEPIECE_MODEL,
+    TOKENIZER_FILE,
+    TOKENIZER_MANIFEST,
+    WORK,
+    WORK_MARKER,
+    is_ours,
+    read,
+)
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.sources import Shard, Source
 from eeve_axolotl.tokenizer import base as bases
-from eeve_axolotl.tokenizer import candidate_table, savings, spm
+from eeve_axolotl.tokenizer import candidate_table, reloading, savings, spm
 from eeve_axolotl.tokenizer.counting import WordTable, count
 from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.letters import sharing
@@ -215,17 +223,19 @@ def _write(
     if settings.held_out:
         texts["held out"] = _shards(settings.held_out)
     with replacing(output, is_ours) as directory:
-        learned.base.save_pretrained(directory)
-        (directory / spm.FILE).unlink(missing_ok=True)  # the base's, without the new tokens
+        reloading.write(learned.base, settings.base, learned.state, directory)
+        model = directory / SENTENCEPIECE_MODEL
+        model.unlink(missing_ok=True)  # the base's, without the new tokens
         if verified.sentencepiece is not None:
-            (directory / spm.FILE).write_bytes(verified.sentencepiece)
-        fast = directory / "tokenizer.json"
-        fast.write_text(json.dumps(learned.state, ensure_ascii=False, indent=1), encoding="utf-8")
+            model.write_bytes(verified.sentencepiece)
+        may_differ = reloading.may_differ(learned.base, learned.table.splitter, manifest["also_changed"])
+        tried = reloading.check(directory, settings.base, learned.base, may_differ)
+        LOG.info("loaded again, AutoTokenizer and tokenizers read it as the base: %s texts", f"{tried:,}")
         write_json(directory / TOKENIZER_MANIFEST, {**manifest, "files": files_of(directory)})
         candidate_table.write(
             directory / candidate_table.FILE, learned.selection.candidates, learned.table, learned.shards
         )
-        tokenizers = (learned.base.backend_tokenizer, Tokenizer.from_file(str(fast)))
+        tokenizers = (learned.base.backend_tokenizer, Tokenizer.from_file(str(directory / "tokenizer.json")))
         savings.write(directory / savings.DIRECTORY, *tokenizers, manifest, texts)
 
 

@@ -20,7 +20,6 @@ from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer.spelling import BOUNDARY
 
 LOG = logger("tokenizer")
-FILE = "tokenizer.model"
 _CHARACTERS = 1_000_000  # of the corpus that both are tried on
 _RANDOM = 2_000  # texts
 

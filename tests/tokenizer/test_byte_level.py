@@ -230,6 +230,8 @@ def without_bytes(directory: Path, missing: set[int]) -> Path:
     lacking = {char for char, byte in byte_level_alphabet().items() if byte in missing}
     model = state["model"]
     model["merges"] = [pair for pair in model["merges"] if not lacking & set("".join(pair))]
+    # Ids have holes then: a special token that the vocabulary lacks would be numbered into one.
+    model["vocab"] |= {token["content"]: token["id"] for token in state["added_tokens"]}
     model["vocab"] = {token: i for token, i in model["vocab"].items() if not lacking & set(token)}
     PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state))).save_pretrained(directory)
     return directory
