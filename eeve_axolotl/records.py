@@ -59,6 +59,15 @@ def is_ours(path: Path) -> bool:
     return any(fnmatch(path.name, pattern) for pattern in _OURS)
 
 
+def holds_a_model(directory: Path) -> bool:
+    """Whether a directory has weights in it, of a model or an adapter: a manifest there is a copy that travelled on."""
+    return any(
+        fnmatch(path.name, pattern)
+        for path in directory.iterdir()
+        for pattern in ("*.safetensors", "pytorch_model*", "adapter_config.json", RECORD)
+    )
+
+
 def stage_directory(output: Path, stage: str) -> Path:
     """Where a run of several stages keeps a finished one's weights; the last one's are in `output` itself."""
     return output / f"stage{stage}"

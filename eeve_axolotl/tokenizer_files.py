@@ -1,15 +1,22 @@
-"""The files of a tokenizer, and what of its configuration transformers leaves behind when it saves the tokenizer again.
+"""What of a tokenizer's directory transformers leaves behind when it saves the tokenizer again, and how it travels on.
 
-transformers writes as much of `tokenizer_config.json` as its classes know. It leaves out settings (`legacy` of Llama-2)
-that decide how the very same tokenizer cuts text when it is loaded again.
+transformers writes `tokenizer.json` and as much of `tokenizer_config.json` as its classes know. It leaves out the manifest
+that says where new ids begin, the SentencePiece model that llama.cpp's converter reads, and settings (`legacy` of
+Llama-2) that decide how the very same tokenizer cuts text when it is loaded again.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from eeve_axolotl.files import write_json, writing
+from eeve_axolotl.records import SENTENCEPIECE_MODEL, TOKENIZER_MANIFEST
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,6 +25,7 @@ CONFIG = "tokenizer_config.json"
 FAST = "PreTrainedTokenizerFast"
 """The class that takes a `tokenizer.json` as it is, by the name that transformers 4 knows too."""
 
+_TRAVELLERS = (SENTENCEPIECE_MODEL, TOKENIZER_MANIFEST)  # the manifest last: it says that the rest is there
 _OF_THE_PLACE = {
     "is_local",
     "local_files_only",
@@ -95,3 +103,49 @@ def read_config(name: str | Path) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def complete(tokenizer: PreTrainedTokenizerBase, directory: Path, own: Mapping[str, Any]) -> None:
+    """Put beside a tokenizer of ours that transformers has saved in `directory` what transformers left out.
+
+    Args:
+        own: the configuration that it was loaded with.
+    """
+    saved = directory / CONFIG
+    if saved.is_file():
+        write_json(saved, config_of(tokenizer, json.loads(saved.read_text(encoding="utf-8")), own))
+    copy(tokenizer.name_or_path, directory)
+
+
+def copy(source: str | Path, directory: Path) -> None:
+    """Copy the files that transformers does not know from one place of a tokenizer of ours to another."""
+    if find(source, TOKENIZER_MANIFEST) is None or Path(source).resolve() == directory.resolve():
+        return
+    for name in _TRAVELLERS:
+        file = find(source, name)
+        if file is not None:
+            with writing(directory / name) as unfinished:
+                shutil.copyfile(file, unfinished)
+
+
+def travel_with_tokenizers() -> None:
+    """From here on, in this process, a tokenizer of ours is saved with all of its files, whoever saves it."""
+    from transformers import PreTrainedTokenizerBase
+
+    save = PreTrainedTokenizerBase.save_pretrained
+    if getattr(save, "completes", False):
+        return
+
+    @functools.wraps(save)
+    def save_with_all_files(self, save_directory, *args, **kwargs):
+        source = self.name_or_path
+        # One process writes: where several save to one place, weights are written by the first too.
+        to_do = source and os.environ.get("RANK", "0") == "0" and not kwargs.get("filename_prefix")
+        own = read_config(source) if to_do and find(source, TOKENIZER_MANIFEST) else None
+        saved = save(self, save_directory, *args, **kwargs)
+        if own is not None and saved:
+            complete(self, Path(save_directory), own)
+        return saved
+
+    save_with_all_files.completes = True  # type: ignore[attr-defined]
+    PreTrainedTokenizerBase.save_pretrained = save_with_all_files  # type: ignore[method-assign]

@@ -22,6 +22,7 @@ from eeve_axolotl.records import (
     TOKENIZER_MANIFEST,
     WORK,
     WORK_MARKER,
+    holds_a_model,
     is_ours,
     read,
 )
@@ -69,6 +70,10 @@ def _check_output(output: Path, settings: TokenizerSettings) -> None:
     check_writable(output, "output")
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
+    if output.is_dir() and holds_a_model(output):
+        raise EEVEError(
+            f"output {output} has a model in it, so it is not overwritten; choose another directory"
+        )
     if not settings.overwrite:
         manifest = read(output / TOKENIZER_MANIFEST, TOKENIZER_FILE)
         since = what_changed(manifest, settings) if manifest else []
