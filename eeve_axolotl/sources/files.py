@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from eeve_axolotl import inputs
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.sources.beginnings import BOM, check_beginning, check_packed
 from eeve_axolotl.sources.shard import TURN, Record, Shard, SourceKeys, first_line
 
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -77,6 +78,7 @@ class FileShard(Shard):
         for n, line in self._lines():
             if n // TURN % of != number:
                 continue
+            line = line.removeprefix(BOM)  # where files were put one after the other, not at the start alone
             try:
                 record = orjson.loads(line)
             except ValueError:
@@ -91,7 +93,7 @@ class FileShard(Shard):
                 yield n, record
             elif self.source.on_bad_line == "fail":
                 raise EEVEError(
-                    f"{self.file}, line {n}: not a JSON object; correct it, or set on_bad_line: skip"
+                    f"{self.file}, line {n}: not a JSON object{_why_not(line)}; correct it, or set on_bad_line: skip"
                 )
 
     def _parquet(self, number: int, of: int, only: list[str] | None) -> Iterator[tuple[int, Record]]:
@@ -111,7 +113,7 @@ class FileShard(Shard):
             raise EEVEError(f"{self.file}: broken Parquet after {row:,} rows ({first_line(error)})") from None
 
     def _plain_text(self, number: int, of: int) -> Iterator[tuple[int, str]]:
-        lines = self._lines()
+        lines = ((n, line.removeprefix(BOM) if n == 1 else line) for n, line in self._lines())
         n = 0
         try:
             if self.source.by_line:
@@ -126,12 +128,15 @@ class FileShard(Shard):
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """The file's lines with their numbers from 1; what follows the last line's end is one too."""
-        number, pieces = 0, []
+        number = 0
+        pieces: list[bytes] = []
         try:
             with self._open() as stream, ThreadPoolExecutor(1) as ahead:
                 # Decompressing takes as long as what is done with the text: the next chunks are read meanwhile.
                 reading = deque(ahead.submit(stream.read, _CHUNK) for _ in range(_AHEAD))
                 while chunk := reading.popleft().result():
+                    if not number and not pieces:
+                        check_beginning(self.file, chunk)
                     reading.append(ahead.submit(stream.read, _CHUNK))
                     first, *others = chunk.split(b"\n")
                     pieces.append(first)
@@ -147,11 +152,31 @@ class FileShard(Shard):
 
     def _open(self) -> IO[bytes]:
         # None of them holds Python up. Arrow has nothing for .xz, and ISA-L is twice as fast with .gz.
+        ending = self.file.suffix.lower()
+        if ending in _COMPRESSED:
+            check_packed(self.file)
         opens: dict[str, Callable[[str], IO[bytes]]] = {".xz": lzma.open, ".gz": igzip.open}
-        stream: IO[bytes] = opens.get(self.file.suffix, pyarrow.input_stream)(str(self.file))
+        if ending in opens:
+            return opens[ending](str(self.file))
+        packed = {".bz2": "bz2", ".zst": "zstd"}.get(ending)
+        stream: IO[bytes] = pyarrow.input_stream(str(self.file), compression=packed)
         return stream
 
 
 def _kind(file: Path) -> str:
-    """The ending that says what is in the file, beneath a compression's."""
-    return Path(file.stem).suffix if file.suffix in _COMPRESSED else file.suffix
+    """The ending that says what is in the file, beneath a compression's, in small letters."""
+    ending = file.suffix.lower()
+    return Path(file.stem).suffix.lower() if ending in _COMPRESSED else ending
+
+
+def _why_not(line: bytes) -> str:
+    """What a line is instead of a JSON object, as far as that is easy to say; begins with a comma."""
+    try:
+        start = line.decode().lstrip()
+    except UnicodeDecodeError as error:
+        return f", nor UTF-8 ({error.reason} at byte {error.start + 1:,})"
+    if start.startswith("["):
+        return ", but a list: write each of its objects on a line of its own (jq -c '.[]' does)"
+    if start.rstrip() == "{":
+        return ", but the beginning of one: write each object on one line (jq -c . does)"
+    return ""
