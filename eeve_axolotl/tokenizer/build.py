@@ -34,6 +34,7 @@ from eeve_axolotl.tokenizer.counting import WordTable, count
 from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.letters import sharing
 from eeve_axolotl.tokenizer.origin import files_of, known_since, made_of, what_changed
+from eeve_axolotl.tokenizer.rarity import rare, sentence, warn_if_off
 from eeve_axolotl.tokenizer.rules import Selection, SelectionRules
 from eeve_axolotl.tokenizer.select import select
 from eeve_axolotl.tokenizer.settings import WHERE_AND_HOW, TokenizerSettings
@@ -115,6 +116,8 @@ class _Learned:
     table: WordTable
     min_count: int
     selection: Selection
+    rare: dict[str, int]
+    """New tokens below the threshold, by why they are in."""
     state: dict
     """The extended tokenizer's JSON."""
 
@@ -148,6 +151,7 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
         engine=settings.engine,
     )
     min_count = settings.threshold(table.bytes)
+    warn_if_off(settings, table.bytes)
     first_id = id_count(base)
     if holes := first_id - len(base.get_vocab()):
         LOG.info(
@@ -172,7 +176,9 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
     )
     selection = select(state, table, rules)
     extended = bases.extended_state(state, selection.tokens, first_id)
-    return _Learned(base, shards, table, min_count, selection, extended)
+    found = rare(selection, min_count, splitter.spelling, curation)
+    LOG.info("%s", sentence(found, min_count))
+    return _Learned(base, shards, table, min_count, selection, found, extended)
 
 
 def _verify(settings: TokenizerSettings, learned: _Learned) -> _Verified:
@@ -210,6 +216,7 @@ def _manifest(settings: TokenizerSettings, learned: _Learned, verified: _Verifie
             "distinct_words": table.distinct,
         },
         "min_count": learned.min_count,
+        "rare": learned.rare,
         "tokens_in_words": {"base": verified.tokens_before, "extended": verified.tokens_after},
         "rounds": selection.rounds,
         "unreachable": verified.unreachable,
