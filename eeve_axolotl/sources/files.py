@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -41,6 +43,8 @@ class FileShard(Shard):
 
     file: Path
     source: SourceKeys
+    told: Path | None = field(default=None, compare=False)
+    """Where to write how many of its bytes are read, for whoever watches."""
 
     @property
     def place(self) -> str:
@@ -50,6 +54,10 @@ class FileShard(Shard):
     def size(self) -> int:
         """The file's bytes."""
         return self.file.stat().st_size
+
+    def telling(self, place: Path) -> FileShard:
+        """The same, but while it is read it writes into the file `place` how many of its bytes are."""
+        return replace(self, told=place)
 
     def identity(self) -> list[Any]:
         """What its documents depend on: the file, its content, and how it is read."""
@@ -106,6 +114,7 @@ class FileShard(Shard):
                     if n % of != number:
                         row += batch.num_rows
                         continue
+                    self._tell(self.size() * row // max(1, table.metadata.num_rows))
                     for record in batch.to_pylist():
                         row += 1
                         yield row, record
@@ -131,13 +140,15 @@ class FileShard(Shard):
         number = 0
         pieces: list[bytes] = []
         try:
-            with self._open() as stream, ThreadPoolExecutor(1) as ahead:
+            with self._open() as (stream, position), ThreadPoolExecutor(1) as ahead:
                 # Decompressing takes as long as what is done with the text: the next chunks are read meanwhile.
                 reading = deque(ahead.submit(stream.read, _CHUNK) for _ in range(_AHEAD))
                 while chunk := reading.popleft().result():
                     if not number and not pieces:
                         check_beginning(self.file, chunk)
                     reading.append(ahead.submit(stream.read, _CHUNK))
+                    if self.told:
+                        self._tell(position())
                     first, *others = chunk.split(b"\n")
                     pieces.append(first)
                     if others:
@@ -150,17 +161,31 @@ class FileShard(Shard):
         except _BROKEN as error:
             raise EEVEError(f"{self.file}: broken after {number:,} lines ({first_line(error)})") from None
 
-    def _open(self) -> IO[bytes]:
-        # None of them holds Python up. Arrow has nothing for .xz, and ISA-L is twice as fast with .gz.
+    def _tell(self, position: int) -> None:
+        if self.told:
+            with suppress(OSError):  # a full disk will be told by what is worth more
+                self.told.write_text(str(position))
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
+        """The text's bytes, and what says how many of the file's own are read."""
         ending = self.file.suffix.lower()
         if ending in _COMPRESSED:
             check_packed(self.file)
-        opens: dict[str, Callable[[str], IO[bytes]]] = {".xz": lzma.open, ".gz": igzip.open}
-        if ending in opens:
-            return opens[ending](str(self.file))
-        packed = {".bz2": "bz2", ".zst": "zstd"}.get(ending)
-        stream: IO[bytes] = pyarrow.input_stream(str(self.file), compression=packed)
-        return stream
+        # None of them holds Python up. Arrow has nothing for .xz, and ISA-L is twice as fast with .gz.
+        if ending in (".xz", ".gz"):
+            unpacks = lzma.open if ending == ".xz" else igzip.open
+            with self.file.open("rb") as raw, unpacks(raw) as stream:
+                # Not raw.tell: another thread reads.
+                yield cast(IO[bytes], stream), lambda: os.lseek(raw.fileno(), 0, os.SEEK_CUR)
+        else:
+            packed = {".bz2": "bz2", ".zst": "zstd"}.get(ending)
+            with pyarrow.OSFile(str(self.file)) as raw:
+                if packed is None:
+                    yield raw, raw.tell
+                    return
+                with pyarrow.CompressedInputStream(raw, packed) as stream:
+                    yield stream, raw.tell
 
 
 def _kind(file: Path) -> str:

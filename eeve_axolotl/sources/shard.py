@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -68,6 +69,10 @@ class Shard(ABC):
     @abstractmethod
     def size(self) -> int:
         """Its bytes; 0 where they are not known before it is read."""
+
+    def telling(self, place: Path) -> Shard:
+        """The same, but while it is read it writes into the file `place` how many of its bytes are, if it can."""
+        return self
 
     @abstractmethod
     def identity(self) -> list[Any]:

@@ -18,6 +18,8 @@ curation.py  what a person allows and refuses
 candidate_counts.py  how often each token occurs, for any choice of candidates, compiled
 token_counts.py      what the tokenizers library counts, to verify the others with
 
+watching.py         how far counting, training and checking are
+rarity.py           which new tokens are below the threshold, and why they are in
 candidate_table.py  what lies beside the tokenizer: every candidate and why
 savings.py          what lies beside it too: what the new tokens save
 shown.py            `axolotl eeve tokens`: how tokenizers cut a text, side by side

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import alone, check_writable, replacing, write_json
 from eeve_axolotl.logs import logger
+from eeve_axolotl.meter import Meter
 from eeve_axolotl.records import (
     SENTENCEPIECE_MODEL,
     TOKENIZER_FILE,
@@ -39,6 +40,7 @@ from eeve_axolotl.tokenizer.rules import Selection, SelectionRules
 from eeve_axolotl.tokenizer.select import select
 from eeve_axolotl.tokenizer.settings import WHERE_AND_HOW, TokenizerSettings
 from eeve_axolotl.tokenizer.token_counts import count_tokens, unreachable
+from eeve_axolotl.tokenizer.watching import WatchedTable, counting, reading
 from eeve_axolotl.tokenizer.words import word_splitter
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import id_count
@@ -142,14 +144,15 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
     curation = Curation.read(
         splitter, settings.allow, settings.deny, settings.reject, settings.max_token_length
     )
-    table = count(
-        shards,
-        splitter,
-        work,
-        memory_mb=settings.memory_mb,
-        workers=settings.workers,
-        engine=settings.engine,
-    )
+    with counting(shards, work) as watched:
+        table = count(
+            watched,
+            splitter,
+            work,
+            memory_mb=settings.memory_mb,
+            workers=settings.workers,
+            engine=settings.engine,
+        )
     min_count = settings.threshold(table.bytes)
     warn_if_off(settings, table.bytes)
     first_id = id_count(base)
@@ -184,14 +187,17 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
 def _verify(settings: TokenizerSettings, learned: _Learned) -> _Verified:
     """Count with the real tokenizers what the selection says that they make."""
     base, selection = learned.base.backend_tokenizer, learned.selection
-    before = count_tokens(json.loads(base.to_str()), learned.table).total()
-    counts = count_tokens(learned.state, learned.table)
+    with Meter("checking with tokenizers", LOG) as meter:
+        table = WatchedTable(learned.table, meter, times=2)
+        before = count_tokens(json.loads(base.to_str()), table).total()
+        counts = count_tokens(learned.state, table)
     if any(counts[token] != count for token, count in selection.counts.items()):
         raise RuntimeError("the selection counted other tokens than the tokenizer makes; please report this")
     model, file = None, bases.sentencepiece_file(settings.base)
     if file is not None:
-        corpus = (text for shard in learned.shards for text in shard.texts())
-        model = spm.verified(file, base, learned.state, selection.tokens, corpus)
+        with Meter("checking with SentencePiece", LOG) as meter:
+            corpus = reading((text for shard in learned.shards for text in shard.texts()), meter)
+            model = spm.verified(file, base, learned.state, selection.tokens, corpus)
     return _Verified(
         tokens_before=before,
         tokens_after=counts.total(),
@@ -248,7 +254,8 @@ def _write(
             directory / candidate_table.FILE, learned.selection.candidates, learned.table, learned.shards
         )
         tokenizers = (learned.base.backend_tokenizer, Tokenizer.from_file(str(directory / "tokenizer.json")))
-        savings.write(directory / savings.DIRECTORY, *tokenizers, manifest, texts)
+        with Meter("measuring", LOG):
+            savings.write(directory / savings.DIRECTORY, *tokenizers, manifest, texts)
 
 
 def _shards(sources: Sequence[Source]) -> list[Shard]:
