@@ -38,6 +38,7 @@ SLOW = [
     "tokenizer/test_counting.py",
     "tokenizer/test_curation.py",
     "tokenizer/test_rarity.py",
+    "tokenizer/test_real_tokenizers.py",
     "tokenizer/test_reloading.py",
     "tokenizer/test_savings.py",
     "tokenizer/test_select.py",
