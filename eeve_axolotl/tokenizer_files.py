@@ -26,15 +26,9 @@ FAST = "PreTrainedTokenizerFast"
 """The class that takes a `tokenizer.json` as it is, by the name that transformers 4 knows too."""
 
 _TRAVELLERS = (SENTENCEPIECE_MODEL, TOKENIZER_MANIFEST)  # the manifest last: it says that the rest is there
-_OF_THE_PLACE = {
-    "is_local",
-    "local_files_only",
-    "name_or_path",
-    "vocab_file",
-    "merges_file",
-    "tokenizer_file",
-}
-"""Keys that say where a tokenizer was loaded from, which says nothing elsewhere."""
+_OF_THE_PLACE = ("is_local", "local_files_only")
+_PATHS = ("_file", "_path", "_dir")
+"""How keys end that say where a tokenizer was loaded from, which says nothing elsewhere."""
 
 _CODE = "auto_map"  # names Python files beside the base's tokenizer, which was loaded without them
 _ADDED, _EXTRA, _ADDITIONAL = "added_tokens_decoder", "extra_special_tokens", "additional_special_tokens"
@@ -73,7 +67,8 @@ def config_of(tokenizer: PreTrainedTokenizerBase, saved: Mapping[str, Any], own:
     if "chat_template" in own:
         config["chat_template"] = tokenizer.chat_template
     config["tokenizer_class"] = _class_of(tokenizer, own)
-    return {key: value for key, value in config.items() if key not in {*_OF_THE_PLACE, _CODE}}
+    left_out = (*_OF_THE_PLACE, _CODE)
+    return {key: value for key, value in config.items() if key not in left_out and not key.endswith(_PATHS)}
 
 
 def _class_of(tokenizer: PreTrainedTokenizerBase, own: Mapping[str, Any]) -> str:

@@ -389,3 +389,13 @@ def test_a_saved_dataset_without_a_split_is_told(tmp_path):
     path = dataset(tmp_path / "saved", "saved")
     with pytest.raises(EEVEError, match="is a dataset that `datasets` has saved; give its `split` too"):
         Source(path=path).shards()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.zip", "a.tar.gz", "a.arrow", "a.csv.gz"])
+def test_kinds_that_are_not_read_are_told_with_those_that_are(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbftext\n")
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(
+            EEVEError, match=r"\.jsonl.*\.parquet, \.txt.*write a table .* as Parquet or JSON lines"
+        ):
+            texts(path)

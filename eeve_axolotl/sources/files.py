@@ -37,6 +37,14 @@ def is_text(file: Path) -> bool:
     return _kind(file) in _KINDS
 
 
+def as_what() -> str:
+    """What files must be named and hold to be read here."""
+    return (
+        f"text is read from {', '.join(_KINDS)}, with .gz, .bz2, .xz or .zst after it or not: write a table (CSV, Excel, "
+        "Arrow) as Parquet or JSON lines, and unpack archives"
+    )
+
+
 @dataclass(frozen=True)
 class FileShard(Shard):
     """One file of a source."""
@@ -78,9 +86,7 @@ class FileShard(Shard):
             return self._parquet(number, of, only)
         if kind in _JSON_LINES:
             return self._json_lines(number, of)
-        raise EEVEError(
-            f"{self.file}: its kind is not known; name it {', '.join(_KINDS)}, with .gz, .bz2, .xz or .zst after it"
-        )
+        raise EEVEError(f"{self.file}: its kind is not known; {as_what()}")
 
     def _json_lines(self, number: int, of: int) -> Iterator[tuple[int, Record]]:
         for n, line in self._lines():

@@ -11,7 +11,7 @@ from eeve_axolotl import inputs
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.paths import files_below, matching
 from eeve_axolotl.sources.datasets import SAVED, dataset_shards
-from eeve_axolotl.sources.files import FileShard, is_text
+from eeve_axolotl.sources.files import FileShard, as_what, is_text
 from eeve_axolotl.sources.shard import Shard, SourceKeys
 
 
@@ -70,5 +70,6 @@ class Source(SourceKeys):
     def _shards_of_files(self) -> list[FileShard]:
         files = self.files()
         if not files:
-            raise EEVEError(f"the corpus {self.path} matches no file; give the path of your text")
+            way = as_what() if Path(self.path).is_dir() else "give the path of your text"
+            raise EEVEError(f"the corpus {self.path} matches no file; {way}")
         return [FileShard(file, self) for file in files]

@@ -89,9 +89,10 @@ def test_legacy_is_kept(with_file, base_tokenizer_directory, tmp_path):
 
 def test_the_config_is_the_base_s_and_says_nothing_of_the_place(tmp_path):
     base = labelled(tmp_path / "base", "PreTrainedTokenizerFast")
+    _config(base, special_tokens_map_file=f"{tmp_path}/a/special_tokens_map.json", name_or_path=str(tmp_path))
     extend(base, hangul(), tmp_path / "extended")
     config = json.loads((tmp_path / "extended" / "tokenizer_config.json").read_text())
-    assert not config.keys() & {"is_local", "local_files_only", "name_or_path"}
+    assert not config.keys() & {"is_local", "local_files_only", "name_or_path", "special_tokens_map_file"}
     assert str(tmp_path) not in json.dumps(config)
     kept = {"chat_template": TEMPLATE, "model_max_length": 77, "of_its_own": 1, "eos_token": "<|end|>"}
     assert config.items() >= kept.items() and config["tokenizer_class"] == "PreTrainedTokenizerFast"
