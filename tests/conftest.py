@@ -26,6 +26,8 @@ SLOW = [
     "corpus/test_build.py",
     "corpus/test_inputs.py",
     "corpus/test_perplexity.py",
+    "evaluation/test_inspection.py",
+    "faults/test_fuzz.py",
     "losses/test_chunked.py",
     "rows/test_guarantee.py",
     "rows/test_liger.py",

@@ -81,6 +81,7 @@ def run(begin: str | None = None) -> list[str]:
     return launcher.trained()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", TEXTS)
 @pytest.mark.parametrize("key", KEYS)
 def test_a_replaced_text_is_named_and_trained_on_anew(here, key, named):
