@@ -252,7 +252,7 @@ def read_block(cfg: Mapping[str, Any], where: str = "the config") -> EEVESetting
     try:
         return EEVESettings.model_validate(block.to_dict() if hasattr(block, "to_dict") else dict(block))
     except ValidationError as error:
-        raise EEVEError(explain(error, f"{where}, the `eeve:` block")) from None
+        raise EEVEError(explain(error, f"{where}, the `eeve:` block", EEVESettings)) from None
 
 
 class EEVEArgs(BaseModel):

@@ -5,13 +5,14 @@ Works on the raw mapping that Axolotl hands to plugins before its own validation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.base_model import embedding_names
+from eeve_axolotl.errors import EEVEError, UnknownError
 from eeve_axolotl.stages import Layers, Rows, Stage
 
 TRAINER = "eeve_axolotl.trainer.EEVETrainer"
@@ -50,25 +51,30 @@ _OTHERS_WHO_DECIDE = {
 
 def check_config(cfg: Mapping[str, Any], stage: Stage) -> None:
     """Raise EEVEError for the first key of `cfg` that contradicts `stage`."""
+    for problem in contradictions(cfg, stage):
+        raise EEVEError(problem)
+
+
+def contradictions(cfg: Mapping[str, Any], stage: Stage) -> Iterator[str]:
+    """The keys of `cfg` that contradict `stage`, a sentence each."""
     for key, why in _OTHERS_WHO_DECIDE.items():
         if cfg.get(key):
-            raise EEVEError(f"`{key}` cannot be used together with `eeve:` ({why}); remove it")
-    peft = cfg.get("peft") or {}
-    if peft.get("trainable_token_indices"):
-        raise EEVEError(
+            yield f"`{key}` cannot be used together with `eeve:` ({why}); remove it"
+    if (cfg.get("peft") or {}).get("trainable_token_indices"):
+        yield (
             "`peft.trainable_token_indices` cannot be used together with `eeve:` (the stage decides which "
             "rows train); remove it"
         )
     trainer = cfg.get("trainer_cls")
     if trainer and trainer != TRAINER:
-        raise EEVEError(
-            f"`trainer_cls: {trainer}` would replace the trainer that keeps rows frozen; remove it"
-        )
-    _check_optimizer(cfg)
-    _check_adapter(cfg, stage)
-    _check_modules_to_save(cfg, stage)
-    _check_merge(cfg, stage)
-    _check_loss(cfg, stage)
+        yield f"`trainer_cls: {trainer}` would replace the trainer that keeps rows frozen; remove it"
+    for check in (_check_optimizer, _check_adapter, _check_modules_to_save, _check_merge, _check_loss):
+        try:
+            check(cfg, stage)
+        except UnknownError:
+            raise
+        except EEVEError as error:
+            yield str(error)
 
 
 def other_loss(cfg: Mapping[str, Any]) -> str | None:
@@ -104,7 +110,7 @@ def check_head(cfg: Mapping[str, Any], model) -> None:
         )
 
 
-def _check_optimizer(cfg: Mapping[str, Any]) -> None:
+def _check_optimizer(cfg: Mapping[str, Any], stage: Stage) -> None:
     """Those that step inside the backward pass leave the trainer nothing to hold to the stage, or to save."""
     optimizer = str(cfg.get("optimizer") or "")
     if optimizer in ("lomo", "adalomo") or optimizer.endswith("_layerwise"):
@@ -149,8 +155,7 @@ def _check_modules_to_save(cfg: Mapping[str, Any], stage: Stage) -> None:
     given = cfg.get("lora_modules_to_save")
     if given and stage.internal_layers is not Layers.QLORA:
         raise EEVEError("`lora_modules_to_save` has no meaning without an adapter; remove it")
-    if given and set(given) != set(modules_to_save(cfg, stage)):
-        wanted = modules_to_save(cfg, stage)
+    if given and set(given) != set(wanted := modules_to_save(cfg, stage)):
         raise EEVEError(
             f"`lora_modules_to_save: {list(given)}` contradicts stage {stage.name}, which trains "
             f"{' and '.join(wanted) if wanted else 'neither embedding matrix'}; remove the key, the plugin sets it"
@@ -163,41 +168,7 @@ def modules_to_save(cfg: Mapping[str, Any], stage: Stage) -> list[str]:
         return []
     wanted = {"input": stage.input_embeddings, "output": stage.output_embeddings}
     sides = [side for side, rows in wanted.items() if rows is not Rows.NONE]
-    return _embedding_names(cfg, sides) if sides else []
-
-
-def _embedding_names(cfg: Mapping[str, Any], sides: list[str]) -> list[str]:
-    """The last part of the dotted name of each embedding module, asked of the model's own class without weights.
-
-    Axolotl's table of names knows a few architectures only, and PEFT passes over a name that no module has.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            _model_config(cfg), trust_remote_code=bool(cfg.get("trust_remote_code"))
-        )
-    modules = [getattr(model, f"get_{side}_embeddings")() for side in sides]
-    return [
-        next(name for name, each in model.named_modules() if each is module).rpartition(".")[2]
-        for module in modules
-    ]
-
-
-def is_tied(cfg: Mapping[str, Any]) -> bool:
-    """Whether the base model's input and output embeddings are one matrix, by its config."""
-    return bool(_model_config(cfg).get_text_config().tie_word_embeddings)
-
-
-def _model_config(cfg: Mapping[str, Any]):
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(
-        cfg["base_model"],
-        revision=cfg.get("revision_of_model") or "main",
-        trust_remote_code=bool(cfg.get("trust_remote_code")),
-    )
+    return embedding_names(cfg, sides) if sides else []
 
 
 def check_attention(cfg: Mapping[str, Any]) -> None:
@@ -218,40 +189,50 @@ def check_attention(cfg: Mapping[str, Any]) -> None:
 
 
 def check_inputs(cfg: Mapping[str, Any]) -> None:
-    """Raise EEVEError if the base model, the tokenizer or a local corpus is missing or empty.
+    """Raise EEVEError for the first of `input_problems`."""
+    for problem in input_problems(cfg):
+        raise EEVEError(problem)
+
+
+def input_problems(cfg: Mapping[str, Any], made: Collection[Path] = ()) -> Iterator[str]:
+    """What is missing or empty of the base model, the tokenizer and local corpora, a sentence each.
 
     Only local paths are looked at; a hub name is left to Axolotl.
+
+    Args:
+        made: absolute places that a step before this one makes.
     """
     base = cfg.get("base_model")
-    if base and not Path(base).is_dir():
+    if base and not Path(base).is_dir() and Path(base).absolute() not in made:
         maker = _who_makes(base, cfg)  # outputs/stage2 could be a hub name too
-        if maker or _is_local_path(base):
+        if maker or is_local_path(base):
             maker = maker or "run the stage that makes it first, or give the directory of a model"
-            raise EEVEError(f"base_model {base} does not exist; {maker}")
+            yield f"base_model {base} does not exist; {maker}"
     output = cfg.get("output_dir")
     if base and output and Path(str(output)).resolve() == Path(base).resolve():
-        raise EEVEError(
-            f"output_dir {output} is the base model itself, which the run would overwrite; choose another output_dir"
-        )
+        yield f"output_dir {output} is the base model itself, which the run would overwrite; choose another output_dir"
     tokenizer = cfg.get("tokenizer_config")
-    if tokenizer and _is_local_path(tokenizer) and not Path(tokenizer).is_dir():
-        raise EEVEError(
-            f"tokenizer_config {tokenizer} does not exist; build it with `axolotl eeve tokenizer`, or give the "
-            "directory of an extended tokenizer"
-        )
+    if tokenizer and is_local_path(tokenizer) and not Path(tokenizer).is_dir():
+        if Path(tokenizer).absolute() not in made:
+            yield (
+                f"tokenizer_config {tokenizer} does not exist; build it with `axolotl eeve tokenizer`, or give the "
+                "directory of an extended tokenizer"
+            )
     evaluate = (cfg.get("eeve") or {}).get("evaluate") or {}
     for name, path in (evaluate.get("texts") or {}).items():
-        if not Path(path).exists():
-            raise EEVEError(
-                f"eeve.evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
-            )
+        if not Path(path).exists() and not _below(path, made):
+            yield f"eeve.evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
     for key in ("datasets", "pretraining_dataset"):
         entries = cfg.get(key) or []
         for entry in [entries] if isinstance(entries, Mapping | str) else entries:
-            _check_dataset(entry, key)
+            yield from _dataset_problems(entry, key, made)
 
 
-def _is_local_path(value: str) -> bool:
+def _below(path: str, places: Collection[Path]) -> bool:
+    return any(place in (Path(path).absolute(), *Path(path).absolute().parents) for place in places)
+
+
+def is_local_path(value: str) -> bool:
     """Whether this can only be a path: it exists, begins like one, or has more than a hub name's one slash."""
     return Path(value).exists() or value.startswith((".", "/", "~")) or value.rstrip("/").count("/") > 1
 
@@ -284,20 +265,20 @@ def _same(one: str | Path, other: str | Path) -> bool:
     return Path(one).absolute() == Path(other).absolute()
 
 
-def _check_dataset(entry: Mapping | str, key: str) -> None:
+def _dataset_problems(entry: Mapping | str, key: str, made: Collection[Path]) -> Iterator[str]:
     path = entry if isinstance(entry, str) else entry.get("path")
     files = [] if isinstance(entry, str) else (entry.get("data_files") or [])
     files = [files] if isinstance(files, str) else list(files)
     if not files and path and (path.startswith((".", "/", "~")) or Path(path).exists()):
         files = [path]
     for name in files:
-        if "://" in name:
+        if "://" in name or _below(name, made):
             continue
         found = sorted(Path().glob(name)) if not Path(name).is_absolute() else _absolute_glob(name)
         if not found:
-            raise EEVEError(f"the corpus {name} (in `{key}`) does not exist; give the path of your text")
-        if not any(_has_content(path) for path in found):
-            raise EEVEError(f"the corpus {name} (in `{key}`) is empty; give text to train on")
+            yield f"the corpus {name} (in `{key}`) does not exist; give the path of your text"
+        elif not any(_has_content(path) for path in found):
+            yield f"the corpus {name} (in `{key}`) is empty; give text to train on"
 
 
 def _absolute_glob(name: str) -> list[Path]:

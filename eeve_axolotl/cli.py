@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -257,21 +258,32 @@ def plan(recipes: tuple[str, ...], gpu: str, **others: Any) -> None:
 @click.argument("config", type=click.Path())
 @told_plainly
 def check(config: str) -> None:
-    """Say what the recipe CONFIG would train, and what would stop it; exit status 1 if something would."""
+    """Say what the recipe CONFIG would train, and what would stop it; exit status 1 if something would.
+
+    CONFIG may also be the YAML of a pipeline, a tokenizer or a corpus.
+    """
     from eeve_axolotl import preview
     from eeve_axolotl.settings import read_mapping
 
     cfg = read_mapping(config) | {"axolotl_config_path": config}
-    for line in preview.what_happens(cfg):
-        click.echo(line)
-    for note in preview.notes(cfg):
-        click.echo(f"Note: {note}")
-    found = preview.problems(cfg)
-    for problem in found:
+    ours = preview.kind_of(cfg)
+    if ours is not None:
+        problems, unknown = preview.look_at_ours(config, ours), []
+    else:
+        with contextlib.suppress(EEVEError):  # of the block, told below
+            for line in preview.what_happens(cfg):
+                click.echo(line)
+        for note in preview.notes(cfg):
+            click.echo(f"Note: {note}")
+        found = preview.look(cfg)
+        problems, unknown = found.problems, found.unknown
+    for each in unknown:
+        click.echo(f"Unknown: {each}")
+    for problem in problems:
         click.secho(f"Missing or wrong: {problem}", fg="red", err=True)
-    if found:
+    if problems:
         sys.exit(1)
-    click.echo("nothing would stop it")
+    click.echo("nothing would stop it" + (", as far as is known here" if unknown else ""))
 
 
 SCHEMAS = {

@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""The exceptions for what a user can put right, and for what cannot be known here."""
 
 
 class EEVEError(Exception):
@@ -7,3 +7,7 @@ class EEVEError(Exception):
     The commands and the plugin print its message without a traceback and exit with status 1.
     Anything else that escapes is a bug of ours and keeps its traceback.
     """
+
+
+class UnknownError(EEVEError):
+    """What cannot be looked at here: a model on a hub that is out of reach. Nothing need be wrong with it."""

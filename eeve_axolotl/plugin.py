@@ -13,10 +13,9 @@ from collections.abc import Callable
 from axolotl.integrations.base import BasePlugin, PluginManager
 
 from eeve_axolotl import checks, sharding
-from eeve_axolotl.corpus.manifest import check_recipe
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.preflight import PLUGIN, Recipe, stop_at_first
 from eeve_axolotl.run import StageRun
-from eeve_axolotl.text import check_text
 from eeve_axolotl.tokenizer_files import travel_with_tokenizers
 
 
@@ -33,15 +32,6 @@ def stops_plainly(hook: Callable) -> Callable:
     return wrapper
 
 
-def _refuse_other_trainers(cfg) -> None:
-    """Raise EEVEError for a plugin, listed before ours, that brings a trainer: Axolotl takes the first."""
-    for name, plugin in PluginManager.get_instance().plugins.items():
-        if not isinstance(plugin, EEVEPlugin) and plugin.get_trainer_cls(cfg) is not None:
-            raise EEVEError(
-                f"the plugin {name} brings a trainer of its own, in place of the one that keeps rows frozen; remove it"
-            )
-
-
 class EEVEPlugin(BasePlugin):
     """Trains one stage of EEVE: `plugins: [eeve_axolotl.EEVEPlugin]` and an `eeve:` block."""
 
@@ -55,13 +45,8 @@ class EEVEPlugin(BasePlugin):
     def register(self, cfg) -> None:
         """Check the config while nothing is loaded yet, and set what the stage implies."""
         self.run = StageRun.from_config(cfg)
-        _refuse_other_trainers(cfg)
-        for each in self.run.schedule:
-            checks.check_config(cfg, each.resolved())
-        check_text(cfg, self.run.settings)
-        sharding.check_sharding(cfg, self.run.settings.untie, len(self.run.schedule))
-        checks.check_inputs(cfg)
-        check_recipe(cfg)
+        plugins = PluginManager.get_instance().plugins
+        stop_at_first(Recipe(cfg, self.run.settings, {PLUGIN: self, **plugins}))
         self.run.set_implied_keys(cfg)
         travel_with_tokenizers()
 
@@ -78,8 +63,9 @@ class EEVEPlugin(BasePlugin):
 
     @stops_plainly
     def pre_lora_load(self, cfg, model) -> None:
-        """Initialise the rows that the checkpoint does not have."""
+        """Initialise the rows that the checkpoint does not have; keep adapters off the embeddings."""
         self.run.initialise_new_rows(cfg, model)
+        self.run.keep_adapters_off(cfg, model)
 
     @stops_plainly
     def post_model_load(self, cfg, model) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eeve_axolotl import batch, checks, records, sharding, vocabulary
-from eeve_axolotl.args import EEVESettings, read_block
+from eeve_axolotl import checks, preflight
+from eeve_axolotl.args import read_block
+from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.logs import logger
+from eeve_axolotl.pipeline.settings import PipelineSettings
+from eeve_axolotl.pipeline.tasks import Tasks
+from eeve_axolotl.preflight import Found, Recipe
+from eeve_axolotl.run import StageRun
+from eeve_axolotl.settings import Settings, duplicate_keys, read_mapping, read_yaml
 from eeve_axolotl.stages import Layers, Rows, Stage
-from eeve_axolotl.text import check_text, where_it_reads
+from eeve_axolotl.text import where_it_reads
+from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
-PLUGIN = "eeve_axolotl.EEVEPlugin"
+LOG = logger("check")
 
 _ROWS = {Rows.NONE: "frozen", Rows.NEW: "the new rows train", Rows.ALL: "all rows train"}
 _LAYERS = {
@@ -22,37 +31,80 @@ _LAYERS = {
 }
 
 
-def problems(cfg: Mapping[str, Any]) -> list[str]:
-    """Everything that would stop the run, a sentence each; empty if nothing would.
+def look(cfg: Mapping[str, Any], made: Collection[Path] = ()) -> Found:
+    """Everything that would stop the run, and what cannot be known here. `cfg` is the raw YAML.
 
-    Ours come first, all of them; Axolotl's own validation is asked once there are none. `cfg` is the raw YAML.
+    Args:
+        made: absolute places that a step before this one makes.
     """
-    found = []
+    settings, of_block = None, []
+    try:
+        settings = read_block(cfg)
+    except EEVEError as error:
+        of_block = [str(error)]
+    with _loaded_plugins(cfg) as plugins:
+        found = preflight.look(Recipe(cfg, settings, plugins, made))
+        found.problems[:0] = of_block
+        if _will_train_here():
+            try:
+                checks.check_attention(cfg)
+            except EEVEError as error:
+                found.problems.append(str(error))
+        found.problems += [each for each in _axolotls(cfg, plugins) if each not in found.problems]
+    return found
 
-    def note(check: Callable[..., object], *args: object) -> None:
-        try:
-            check(*args)
-        except EEVEError as error:
-            if str(error) not in found:
-                found.append(str(error))
 
-    if PLUGIN not in (cfg.get("plugins") or []):
-        found.append(
-            f"the plugin is not listed, so Axolotl would train everything; add `plugins: [{PLUGIN}]`"
-        )
-    settings = read_block(cfg)
-    stages = [each.resolved() for each in settings.schedule()]
-    for stage in stages:
-        note(checks.check_config, cfg, stage)
-    note(check_text, cfg, settings)
-    note(sharding.check_sharding, cfg, settings.untie, len(stages))
-    note(batch.implied_accumulation, cfg, settings.global_batch_size)
-    note(checks.check_inputs, cfg)
-    note(_check_tokenizer, cfg, settings)
-    note(_check_head, cfg)
-    if _will_train_here():
-        note(checks.check_attention, cfg)
-    return found or _axolotls(cfg)
+def kind_of(cfg: Mapping[str, Any]) -> type[Settings] | None:
+    """What a YAML of ours is, by its keys; None for an Axolotl config."""
+    if {"base_model", "eeve", "plugins"} & {*cfg}:
+        return None
+    own: dict[str, type[Settings]] = {
+        "runs": PipelineSettings,
+        "mix": CorpusSettings,
+        "base": TokenizerSettings,
+    }
+    for key, schema in own.items():
+        if key in cfg:
+            return schema
+    for schema in own.values():  # its own key misspelt or left out
+        if len({*cfg} & {*schema.model_fields}) > 1:
+            return schema
+    return None
+
+
+def look_at_ours(path: str, schema: type[Settings]) -> list[str]:
+    """Everything that would stop the command that reads a tokenizer, corpus or pipeline YAML, by its own validator."""
+    found = [
+        f"`{key}` stands in lines {' and '.join(map(str, lines))} of {path}, and only the last counts; keep one"
+        for key, lines in duplicate_keys(path)
+    ]
+    try:
+        settings = read_yaml(path, schema)
+        if isinstance(settings, PipelineSettings):
+            found += _look_at_pipeline(path, settings)
+    except EEVEError as error:
+        found.append(str(error))
+    return found
+
+
+def _look_at_pipeline(path: str, settings: PipelineSettings) -> list[str]:
+    """A pipeline's own files, each by what reads it, and its runs as if all before each were done."""
+    found: list[str] = []
+    made: set[Path] = set()
+    for config, schema in ((settings.tokenizer, TokenizerSettings), (settings.corpus, CorpusSettings)):
+        if config:
+            found += look_at_ours(config, schema)
+            output = read_mapping(config).get("output") if Path(config).is_file() else None
+            made |= {Path(str(output)).absolute()} if output else set()
+    try:
+        runs = Tasks(path, settings).runs
+    except EEVEError as error:
+        return [*found, str(error)]
+    for run in runs:
+        of_run = look({**run.cfg, "axolotl_config_path": str(run.config)}, made)
+        found += [f"{run.config}: {each}" for each in of_run.problems]
+        made |= {run.output.absolute(), run.result.absolute()}
+    return found
 
 
 def notes(cfg: Mapping[str, Any]) -> list[str]:
@@ -97,58 +149,6 @@ def _stage(stage: Stage) -> list[str]:
     ]
 
 
-def _check_tokenizer(cfg: Mapping[str, Any], settings: EEVESettings) -> None:
-    """A built tokenizer against `eeve.base_vocab_size` and the base model's mark and rows, by their files."""
-    directory, base = cfg.get("tokenizer_config"), cfg.get("base_model") or ""
-    config = Path(base) / "config.json"
-    if not directory or not Path(directory).is_dir() or not config.is_file():
-        return
-    content = records.read(config, records.MODEL_CONFIG) or {}
-    if content.get("vocab_size") is None:
-        return
-    base_tokenizer = None
-    if any((Path(base) / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        base_tokenizer = _tokenizer(base)
-    vocabulary.resolve(
-        _tokenizer(directory),
-        content["vocab_size"],
-        needs_new_rows=any(each.resolved().trains_new_rows_only for each in settings.schedule()),
-        explicit=settings.base_vocab_size,
-        manifest=vocabulary.manifest_base_size(directory),
-        mark=content.get(records.MARK),
-        base_tokenizer=base_tokenizer,
-    )
-
-
-def _tokenizer(directory: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(directory)
-    except Exception as error:  # whatever transformers and tokenizers raise at a file that is not whole
-        said = " ".join(str(error).split())[:200]
-        raise EEVEError(f"{directory} holds no tokenizer ({said}); build or download it again") from None
-
-
-def _check_head(cfg: Mapping[str, Any]) -> None:
-    """The loss against the head that the base model's config describes."""
-    base = cfg.get("base_model") or ""
-    if not (cfg.get(checks.LIGER_LOSS) and (Path(base) / "config.json").is_file()):
-        return
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
-    except Exception as error:  # each architecture checks its keys in its own way
-        said = " ".join(str(error).split())[:200]
-        raise EEVEError(
-            f"no model can be made of {base}/config.json ({said}); put back the base model's"
-        ) from None
-    checks.check_head(cfg, model)
-
-
 def _will_train_here() -> bool:
     """Whether this machine has a GPU, and the hub need not be asked for its attention kernels."""
     import torch
@@ -157,24 +157,54 @@ def _will_train_here() -> bool:
     return torch.cuda.is_available() and constants.HF_HUB_OFFLINE
 
 
-def _axolotls(cfg: Mapping[str, Any]) -> list[str]:
+@contextlib.contextmanager
+def _loaded_plugins(cfg: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The plugins that `cfg` names, as far as they can be imported, in force in Axolotl's manager meanwhile."""
+    from axolotl.integrations.base import PluginManager, load_plugin
+
+    plugins = PluginManager.get_instance().plugins
+    names = cfg.get("plugins") or []
+    for name in names if isinstance(names, list) else [names]:
+        try:
+            plugins[str(name)] = load_plugin(str(name))
+        except Exception as error:  # whatever its module does when it is imported
+            LOG.info("%s: %s", name, error)
+    try:
+        yield dict(plugins)
+    finally:
+        plugins.clear()
+
+
+def _axolotls(cfg: Mapping[str, Any], plugins: Mapping[str, Any]) -> list[str]:
     """What Axolotl's own validation says, for a machine with H100s where this one has no GPU."""
     import torch
-    from axolotl.cli.config import prepare_plugins
-    from axolotl.integrations.base import PluginManager
     from axolotl.utils.config import validate_config
     from axolotl.utils.dict import DictDefault
+    from axolotl.utils.schemas.deprecated import DeprecatedParameters
     from pydantic import ValidationError
 
-    raw = DictDefault(dict(cfg))
+    # The preflight has told of the deprecated ones, all of them; Axolotl would stop at the first.
+    raw = DictDefault(
+        {key: each for key, each in cfg.items() if key not in DeprecatedParameters.model_fields}
+    )
     h100 = {"bf16": True, "tf32": True, "fp8": True, "n_gpu": 1, "compute_capability": "sm_90"}
     try:
-        prepare_plugins(raw)
+        for plugin in plugins.values():
+            if type(plugin).__name__ != preflight.OURS:
+                plugin.register(raw)
+        with contextlib.suppress(EEVEError):  # told already
+            StageRun.from_config(raw).set_implied_keys(raw)
         validate_config(
             raw, capabilities=h100, env_capabilities={"torch_version": torch.__version__.split("+")[0]}
         )
-    except (ValidationError, ValueError, SystemExit) as error:
-        return [" ".join(str(error).split())]
-    finally:
-        PluginManager.get_instance().plugins.clear()
+    except ValidationError as error:
+        return [_of_pydantic(each) for each in error.errors() if each["loc"][:1] != ("eeve",)]
+    except (Exception, SystemExit) as error:  # validators and other plugins raise what they like
+        return [f"Axolotl: {' '.join(str(error).split()) or type(error).__name__}"]
     return []
+
+
+def _of_pydantic(error: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    said = " ".join(str(error["msg"]).removeprefix("Value error, ").split())
+    return f"Axolotl: {key}: {said}" if key else f"Axolotl: {said}"

@@ -8,15 +8,19 @@ from pathlib import Path
 
 from axolotl.utils.logging import get_logger
 
-from eeve_axolotl import batch, checks, embeddings, rows, vocabulary
+from eeve_axolotl import batch, checks, config_tokens, embeddings, rows, vocabulary
 from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
+from eeve_axolotl.base_model import is_tied
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import write_json
 from eeve_axolotl.losses.chunked import ChunkedLoss, use_chunked_loss
 from eeve_axolotl.records import FAILED, HISTORY, MARK, RECORD, weights_sha256
-from eeve_axolotl.stages import Layers, Stage
+from eeve_axolotl.stages import STAGES, Layers, Stage
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import Vocabulary
+
+# PEFT refuses adapters on two kinds of modules of these, where `lora_target_linear` would put them.
+_MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 
 LOG = get_logger("axolotl.eeve")  # of the main process only; Axolotl prints what begins with its own name
 
@@ -85,7 +89,7 @@ class StageRun:
             # The default, memory_efficient, rounds every matrix of a QLoRA checkpoint to 4 bits and back,
             # frozen embeddings included. Legacy adds the adapters to the weights as they are.
             cfg["merge_method"] = "legacy"
-            if cfg["lora_modules_to_save"] and not self.settings.untie and checks.is_tied(cfg):
+            if cfg["lora_modules_to_save"] and not self.settings.untie and is_tied(cfg):
                 cfg["peft_ensure_weight_tying"] = True  # else PEFT trains a copy of each and unties the model
         if cfg.get("gradient_checkpointing") and not any(
             each.resolved().backward_through_layers for each in self.schedule
@@ -111,15 +115,16 @@ class StageRun:
 
         assert self.checkpoint_rows is not None  # note_checkpoint comes before
         tokenizer = load_tokenizer(cfg)
-        self.vocabulary = vocabulary.resolve(
-            tokenizer,
-            self.checkpoint_rows,
-            needs_new_rows=any(each.resolved().trains_new_rows_only for each in self.schedule),
-            explicit=self.settings.base_vocab_size,
-            manifest=vocabulary.manifest_base_size(cfg.tokenizer_config or cfg.base_model),
-            mark=getattr(model.config, MARK, None),
-            base_tokenizer=_tokenizer_beside(cfg),
-        )
+        with config_tokens.naming(cfg):
+            self.vocabulary = vocabulary.resolve(
+                tokenizer,
+                self.checkpoint_rows,
+                needs_new_rows=any(each.resolved().trains_new_rows_only for each in self.schedule),
+                explicit=self.settings.base_vocab_size,
+                manifest=vocabulary.manifest_base_size(cfg.tokenizer_config or cfg.base_model),
+                mark=getattr(model.config, MARK, None),
+                base_tokenizer=config_tokens.tokenizer_beside(cfg),
+            )
         start, stop = self.vocabulary.uninitialised_from, self.vocabulary.size
         if rows.row_count(model) < stop:  # Axolotl counts tokens, and ids may have holes
             model.resize_token_embeddings(stop, mean_resizing=False)
@@ -134,6 +139,19 @@ class StageRun:
             self.record["initialised"] = None
         setattr(model.config, MARK, self.vocabulary.mark())
 
+    def keep_adapters_off(self, cfg, model) -> None:
+        """Keep adapters off both embedding matrices, and off routers that PEFT cannot wrap, which answer with a tuple.
+
+        Axolotl knows the heads of a few architectures only by name.
+        """
+        if self.stage.internal_layers is Layers.QLORA:
+            mask = rows.row_mask(model, STAGES[7], 0)
+            names = {mask.inputs.module, mask.outputs.module}
+            names |= {name for name, each in model.named_modules() if type(each).__name__.endswith("Router")}
+            if model.config.model_type in _MAMBA:
+                names |= {"conv1d", "out_proj"}
+            cfg["lora_exclude_modules"] = sorted({*(cfg.get("lora_exclude_modules") or []), *names})
+
     def enter(self, number: int, model) -> None:
         """Go to another stage of the schedule: its masks in place of those before."""
         self.number = number
@@ -145,6 +163,11 @@ class StageRun:
         assert self.vocabulary is not None  # initialise_new_rows comes before
         if self.chunked_loss is not None:  # the stage before's
             self.chunked_loss.remove()
+        for module in model.modules():
+            # On CPUs with AVX512-BF16 bitsandbytes would pack a 4-bit layer in an evaluation, to bf16's precision, and
+            # what trains after it would get no gradient through the layer.
+            if getattr(module, "support_avx512bf16_for_cpu", False):
+                module.support_avx512bf16_for_cpu = False
         mask = rows.row_mask(model, self.stage, self.vocabulary.base_size, self.vocabulary.size)
         self.frozen = rows.freeze(model, mask)
         trained = sum(parameter.numel() for parameter in self.frozen.trained_parameters().values())
@@ -227,16 +250,3 @@ class StageRun:
 
 def _is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def _tokenizer_beside(cfg):
-    """The base model's own tokenizer, to hold the run's against; None where there is none to compare."""
-    if not cfg.tokenizer_config or cfg.tokenizer_config == cfg.base_model:
-        return None
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(cfg.base_model, revision=cfg.revision_of_model or "main")
-    except (OSError, ValueError) as error:
-        LOG.info("no tokenizer beside %s to compare with (%s)", cfg.base_model, type(error).__name__)
-        return None

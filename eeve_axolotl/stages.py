@@ -54,6 +54,23 @@ class Stage:
         return self.internal_layers is not Layers.FROZEN or self.input_embeddings is not Rows.NONE
 
     @property
+    def needs_two_matrices(self) -> bool:
+        """Whether it treats input and output embeddings so differently that they cannot be one matrix.
+
+        "None" and "all" (stage 4) can: all rows of the one matrix train.
+        """
+        inputs, outputs = self.input_embeddings, self.output_embeddings
+        return inputs is not outputs and (inputs, outputs) != (Rows.NONE, Rows.ALL)
+
+    def refuses_one_matrix(self) -> str:
+        """What is told where a stage that needs two matrices meets a model that has one."""
+        return (
+            f"Stage {self.name} trains the input and the output embeddings differently, but this model ties them "
+            "into one matrix: use stages 3, 4 (which then trains all rows of both), 6 and 7, or set "
+            "`eeve.untie: true` to give the model two matrices."
+        )
+
+    @property
     def trains_anything(self) -> bool:
         """Whether anything trains at all."""
         return self.backward_through_layers or self.output_embeddings is not Rows.NONE

@@ -35,6 +35,7 @@ SLOW = [
     "test_docker.py",
     "test_preview.py",
     "test_two_processes.py",
+    "test_two_processes_qlora.py",
     "test_wheel.py",
     "tokenizer/test_byte_level.py",
     "tokenizer/test_counting.py",

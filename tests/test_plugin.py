@@ -124,6 +124,55 @@ def test_the_embeddings_beside_adapters_are_called_as_the_model_calls_them(model
     assert [ours for ours, theirs in zip(found, names, strict=True) if theirs and ours != theirs] == []
 
 
+@pytest.mark.parametrize("stage", [6, 7])
+def test_adapters_are_kept_off_a_head_that_axolotl_does_not_know_by_name(stage, tmp_path):
+    """It takes GPT-NeoX's for one more linear layer, and the head would train in stage 7."""
+    from axolotl.loaders.adapter import load_adapter
+
+    config = AutoConfig.for_model(
+        "gpt_neox",
+        vocab_size=64,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    config.save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_config(config)
+    run = StageRun.from_config({"eeve": {"stage": stage}})
+    run.vocabulary = Vocabulary(base_size=60, size=64, uninitialised_from=64)
+    cfg = DictDefault(base_model=str(tmp_path), adapter="lora", lora_r=2, lora_alpha=2, lora_dropout=0.0)
+    cfg.lora_target_linear = True
+    run.set_implied_keys(cfg)
+    run.keep_adapters_off(cfg, model)
+    model, _ = load_adapter(model, cfg, "lora")
+    run.freeze(model)
+    trained = run.frozen.trained_parameters()
+    assert any("lora_" in name for name in trained)
+    assert not [name for name in trained if "lora_" in name and ("head" in name or "embed" in name)]
+
+
+def test_an_evaluation_does_not_cut_the_gradient_of_layers_in_four_bits():
+    """On a CPU with AVX512-BF16 bitsandbytes packs them in it; elsewhere it never does, so the switch is set here."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    layer = bitsandbytes.nn.Linear4bit(64, 64, bias=False, compute_dtype=torch.float32)
+    layer.weight = bitsandbytes.nn.Params4bit(torch.randn(64, 64), requires_grad=False, quant_type="nf4")
+    layer.to("cpu").support_avx512bf16_for_cpu = True
+    model = tiny_llama(100)
+    model.model.layers[0].mlp.extra = layer
+    run = StageRun.from_config(config())
+    run.vocabulary = Vocabulary(base_size=90, size=100, uninitialised_from=100)
+    run.freeze(model)
+    hidden = torch.randn(2, 64)
+    with torch.no_grad():
+        evaluated = layer.eval()(hidden)
+    trained = layer.train()(hidden.requires_grad_())
+    assert torch.equal(evaluated, trained)
+    trained.sum().backward()
+    assert hidden.grad.abs().sum() > 0
+
+
 class Brings(BasePlugin):
     """Another plugin, with a trainer of its own."""
 

@@ -1,10 +1,13 @@
 """`axolotl eeve check`: what a recipe would do, and everything that would stop it, without loading a model."""
 
+import re
+
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from eeve_axolotl.cli import eeve
+from eeve_axolotl.settings import duplicate_keys
 from tests.conftest import extended, tiny_llama
 
 
@@ -112,3 +115,56 @@ def test_a_loss_that_would_leave_out_the_heads_bias_is_told_before_a_model_is_lo
     code, said = check(recipe(eeve={"stage": 2}, liger_fused_linear_cross_entropy=True))
     assert code == 1
     assert "gives the output embeddings no gradient in stage 2" in said
+
+
+TOKENIZER = {"base": "./base", "output": "./new", "corpus": [{"path": "./corpus.jsonl"}]}
+GROUP = {"share": 1.0, "sources": [{"path": "./corpus.jsonl"}]}
+CORPUS = {"tokenizer": "./tokenizer", "output": "./text", "mix": {"a": GROUP}, "budget": {"share": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (TOKENIZER, None),
+        ({**TOKENIZER, "new_token": 3}, r"did you mean `new_tokens`\?"),
+        (CORPUS, None),
+        ({**CORPUS, "budget": {"shares": 1.0}}, r"did you mean `share`\?"),
+        (
+            {**CORPUS, "mix": {"a": {**GROUP, "filters": {"repetitions": True}}}},
+            r"did you mean `repetition`\?",
+        ),
+        ({"output": "./all", "runs": ["recipe.yml"]}, None),
+        ({"output": "./all", "runs": ["recipe.yml"], "tokenizer": "nowhere.yml"}, "nowhere.yml"),
+        ({"output": "./all", "run": ["recipe.yml"], "launcher": "python"}, r"did you mean `runs`\?"),
+    ],
+)
+def test_other_yamls_of_ours_are_checked_by_their_own_validators(recipe, tmp_path, content, problem):
+    recipe()
+    (tmp_path / "other.yml").write_text(yaml.safe_dump(content))
+    code, said = check("other.yml")
+    assert (code == 1) == bool(problem), said
+    assert re.search(problem or "nothing would stop it", said), said
+
+
+def test_a_pipelines_runs_are_checked_as_if_those_before_were_done(recipe, tmp_path):
+    recipe(eeve={"stage": 1}, learning_ratee=1)
+    (tmp_path / "one.yml").write_text((tmp_path / "recipe.yml").read_text())
+    recipe(eeve={"stage": 2}, base_model="./out", output_dir="./out2", rl="dpo", adapter="lora")
+    (tmp_path / "two.yml").write_text((tmp_path / "recipe.yml").read_text())
+    (tmp_path / "all.yml").write_text(yaml.safe_dump({"output": "./all", "runs": ["one.yml", "two.yml"]}))
+    code, said = check("all.yml")
+    assert code == 1
+    for problem in (
+        "one.yml: `learning_ratee`",
+        "two.yml: `rl` cannot be used",
+        "two.yml: stage 2 keeps the internal",
+    ):
+        assert problem in said
+    assert "./out does not exist" not in said
+
+
+def test_duplicate_keys_are_found_in_mappings_lists_and_past_aliases(tmp_path):
+    text = "a: &x {b: 1, b: 2}\nc:\n  - {d: 1}\n  - d: 1\n    d: 2\ne: *x\nf:\n  <<: *x\n  <<: *x\n"
+    (tmp_path / "a.yml").write_text(text)
+    assert duplicate_keys(tmp_path / "a.yml") == [("a.b", [1, 1]), ("c.1.d", [4, 5])]
+    assert duplicate_keys(tmp_path / "none.yml") == []

@@ -1,5 +1,6 @@
 """Every recipe: valid for Axolotl with the plugin, and different from its siblings only where the stage is."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -194,6 +195,16 @@ def test_a_recipe_says_what_it_does_what_it_needs_and_how_to_run_it(number, mode
         assert needed in header
 
 
+@functools.cache
+def extended_tokenizer():
+    """A stand-in of 120 tokens, 20 more than the stand-in of the base model has rows."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(vocab={chr(0x4E00 + i): i for i in range(120)}, merges=[]))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=chr(0x4E00))
+
+
 def validated(recipe: dict, model: str, tied: bool, monkeypatch, tmp_path):
     """The recipe as Axolotl's validation with the plugin leaves it. The base model lies on the hub and earlier outputs
     do not exist yet: small stand-ins take their places."""
@@ -212,7 +223,8 @@ def validated(recipe: dict, model: str, tied: bool, monkeypatch, tmp_path):
     corpus = corpus if corpus.suffix else corpus / "part.jsonl"
     corpus.parent.mkdir(parents=True, exist_ok=True)
     corpus.write_text('{"text": "안녕"}\n')
-    config = {"model_type": CONFIGS[model]["model_type"], "tie_word_embeddings": tied}
+    extended_tokenizer().save_pretrained(recipe["tokenizer_config"])
+    config = {"model_type": CONFIGS[model]["model_type"], "tie_word_embeddings": tied, "vocab_size": 100}
     (Path(recipe["base_model"]) / "config.json").write_text(json.dumps(config))
     cfg = DictDefault(recipe)
     try:

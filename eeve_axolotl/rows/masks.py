@@ -76,12 +76,8 @@ def row_mask(model: nn.Module, stage: Stage, base_vocab_size: int, vocab_size: i
     tied = _weight(table) is _weight(head)
     inputs, outputs = stage.input_embeddings, stage.output_embeddings
     if tied and inputs is not outputs:
-        if (inputs, outputs) != (Rows.NONE, Rows.ALL):
-            raise EEVEError(
-                f"Stage {stage.name} trains the input and the output embeddings differently, but this model ties them "
-                "into one matrix: use stages 3, 4 (which then trains all rows of both), 6 and 7, or set "
-                "`eeve.untie: true` to give the model two matrices."
-            )
+        if stage.needs_two_matrices:
+            raise EEVEError(stage.refuses_one_matrix())
         inputs = Rows.ALL
     table_rows = shape_of(_weight(table))[0]
     if vocab_size is not None and vocab_size > table_rows:
