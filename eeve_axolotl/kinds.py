@@ -262,13 +262,21 @@ class Tokens(Shape):
     tokens: Count
 
 
+class ShardFile(Shape):
+    """Of a file of a corpus."""
+
+    sha256: str | None = None
+
+
 class CorpusManifest(Shape):
     """What `axolotl eeve corpus` says of a corpus."""
 
     tokenizer: CorpusTokenizer
     longest_record: Count
     groups: dict[str, Tokens] | None = None
-    shards: dict[str, Any] | None = None
+    shards: dict[str, ShardFile] | None = None
+    settings: dict[str, Any] | None = None
+    made_of: dict[str, dict[str, str]] | None = None
 
 
 class Tallied(Shape):

@@ -51,6 +51,8 @@ def _directories(root: str) -> Iterator[tuple[str, list[str]]]:
     Hidden ones are left out. Links to directories are followed, but for those that lead to a place that was there before,
     or that `root` itself is in; and after all that is there without links, so that it goes by its own name.
     """
+    if not os.path.isdir(root or os.curdir):
+        return
     seen = {_identity(str(parent)) for parent in Path(root).resolve().parents}
     places, links = deque([root]), deque[str]()
     while places or links:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.paths import files_below
 from eeve_axolotl.sources import Source
 
 RECORDS = [{"text": "안녕하세요", "id": 1}, {"text": "둘째 글\n줄이 둘", "id": 2}]
@@ -399,3 +400,7 @@ def test_kinds_that_are_not_read_are_told_with_those_that_are(tmp_path, name):
             EEVEError, match=r"\.jsonl.*\.parquet, \.txt.*write a table .* as Parquet or JSON lines"
         ):
             texts(path)
+
+
+def test_below_a_directory_that_is_not_there_is_nothing(tmp_path):
+    assert list(files_below(tmp_path / "not" / "there")) == []

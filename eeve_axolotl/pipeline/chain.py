@@ -50,8 +50,10 @@ class Chain:
 
     def run(self, begin: str | None = None) -> None:
         """Do what is not done. `begin` names the stage from which to train again."""
+        made = self.tasks.corpus
         for key, place in (
             ("output", self.output),
+            *([(f"{made.config}: output", made.output)] if made else []),
             *((f"{run.config}: output_dir", run.output) for run in self.runs),
         ):
             check_writable(place, key)
@@ -73,8 +75,10 @@ class Chain:
     # --- before ---
 
     def check_unchanged(self, again: Collection[str] = ()) -> None:
-        """Raise EEVEError naming what has changed since the tokenizer, or a run without stages in `again`, was done."""
+        """Raise EEVEError naming what has changed since tokenizer, corpus, or a run without stages in `again` was done."""
         self._check_tokenizer_unchanged()
+        if self.tasks.corpus:
+            self.tasks.corpus.check_unchanged()
         for run in self.runs:
             if any(each.name in again for each in run.stages):
                 return  # this one and those after it are trained anew
@@ -148,6 +152,8 @@ class Chain:
             self._merge(task, task.merges, display)
         else:
             self._command(task, display)
+            if task.makes:
+                task.makes.check_made()
 
     def _train(self, task: Task, run: Run, display: Display) -> None:
         check_room(run.cfg["base_model"], run.output, task.what)
