@@ -73,6 +73,7 @@ class EEVEPlugin(BasePlugin):
     @stops_plainly
     def post_model_build(self, cfg, model) -> None:
         """Note how many rows the checkpoint has, before Axolotl resizes them."""
+        sharding.check_loaded(model)
         self.run.note_checkpoint(model)
 
     @stops_plainly
