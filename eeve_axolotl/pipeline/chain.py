@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from eeve_axolotl import inputs, report
+from eeve_axolotl import inputs, report, tokenizer_files
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import alone, check_writable, remove_ours, write_json
 from eeve_axolotl.pipeline import launch, prepared, summary
@@ -180,6 +180,7 @@ class Chain:
         check_room(run.cfg["base_model"], run.output, task.what)
         remove_ours(run.result, is_ours)  # of a merge that was killed
         self._command(task, display)
+        tokenizer_files.copy(run.cfg.get("tokenizer_config") or run.cfg["base_model"], run.result)
         record = read(run.output / RECORD, STAGE_RECORD)
         assert record is not None  # the run is trained
         merged = {"merged_from": record["weights"], "weights": weights_sha256(run.result)}

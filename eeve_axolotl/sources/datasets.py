@@ -14,6 +14,9 @@ from eeve_axolotl.sources.shard import TURN, Record, Shard, SourceKeys, first_li
 if TYPE_CHECKING:  # `datasets` takes seconds to import, and files do without it
     from datasets import IterableDataset
 
+SAVED = ("state.json", "dataset_dict.json")
+"""What `save_to_disk` leaves in a dataset's directory."""
+
 
 @dataclass(frozen=True)
 class DatasetShard(Shard):
@@ -63,7 +66,7 @@ def _load(source: SourceKeys) -> tuple[IterableDataset, str]:
     from datasets import load_dataset_builder, load_from_disk
 
     try:
-        if (Path(source.path) / "state.json").exists() or (Path(source.path) / "dataset_dict.json").exists():
+        if any((Path(source.path) / name).exists() for name in SAVED):
             saved = load_from_disk(source.path)
             data = saved[source.split] if isinstance(saved, dict) else saved
             return data.to_iterable_dataset(), data._fingerprint

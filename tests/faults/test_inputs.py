@@ -193,7 +193,7 @@ def built(here) -> Path:
     put("words/notes.md", "no text of the corpus's")
     put("more.txt", "more")
     put("allow.txt", "▁학교\n")
-    shutil.copytree("base", "new")
+    shutil.copytree("base", "new", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
     corpus = [{"path": "words"}, {"path": "more.txt"}]
     keys = {"base": "base", "output": "new", "corpus": corpus, "allow": "allow.txt"}
     put("tokenizer.yml", yaml.safe_dump(keys))
