@@ -279,13 +279,15 @@ def report(directory: str) -> None:
 @eeve.command()
 @click.argument("directory", type=click.Path(file_okay=False), default="examples")
 @click.option("--model", help="Only the recipes of this base model.")
+@click.option("--recipe", help="Only this one, as --list shows it.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@click.option("--list", "listed", is_flag=True, help="Print what there is, and copy nothing.")
 @told_plainly
-def recipes(directory: str, model: str | None, overwrite: bool) -> None:
-    """Copy the packaged recipes to DIRECTORY (examples, if not given)."""
-    from eeve_axolotl.recipes import copy
+def recipes(directory: str, model: str | None, recipe: str | None, overwrite: bool, listed: bool) -> None:
+    """Copy the packaged recipes to DIRECTORY (examples, if not given), with paths that are right there."""
+    from eeve_axolotl.recipes import copy, files
 
-    for path in copy(directory, model, overwrite):
+    for path in files(model) if listed else copy(directory, model, overwrite, recipe):
         click.echo(path)
 
 
