@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-import errno
-import functools
-import os
-import re
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.plainly import stdout_kept, told_plainly
+from eeve_axolotl.version import __version__
 
 
 @click.group()
+@click.version_option(__version__, prog_name="eeve-axolotl")
 def eeve() -> None:
     """Teach a model a new language's vocabulary, the EEVE way."""
-
-
-def told_plainly(command: Callable) -> Callable:
-    """Print what a person can put right as one line on stderr, without a traceback: exit status 1, after Ctrl-C 130."""
-
-    @functools.wraps(command)
-    def wrapper(*args, **kwargs):
-        try:
-            return command(*args, **kwargs)
-        except EEVEError as error:
-            _end(f"Error: {error}", 1)
-        except KeyboardInterrupt:
-            _end("Stopped. What was finished stays: run the same command again to go on from there", 130)
-        except Exception as error:
-            number = _refusal(error)
-            if number not in REFUSED:
-                raise
-            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-            _end(
-                f"Error: {where}{os.strerror(number)}; make it possible to read and write there, or give another place",
-                1,
-            )
-
-    return wrapper
-
-
-# What a disk says to a person who asks for too much of it.
-REFUSED = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EISDIR,
-    errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno.EIO, errno.ESTALE, errno.ENOLCK,
-    errno.EMFILE, errno.ENFILE,
-}  # fmt: skip
-
-
-def _refusal(error: Exception) -> int:
-    """The number of what the system refused, 0 where it is none; libraries written in Rust only say it in words."""
-    if isinstance(error, OSError):
-        return error.errno or 0
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    return int(said[1]) if said else 0
-
-
-def _end(sentence: str, status: int) -> None:
-    click.secho(sentence, fg="red", err=True)
-    sys.exit(status)
 
 
 @eeve.command()
@@ -109,11 +62,12 @@ def init(directory: str, base: str | None, corpus: tuple[str, ...], **others: An
         from eeve_axolotl.planner import gpus
 
         gpus.find(wanted.gpu)  # before the heavy imports
-    from eeve_axolotl.project.make import make
-    from eeve_axolotl.project.told import told
+    with stdout_kept():
+        from eeve_axolotl.project.make import make
+        from eeve_axolotl.project.told import told
 
-    project = make(wanted)
-    for line in told(project):
+        lines = list(told(make(wanted)))
+    for line in lines:
         click.echo(line)
 
 
@@ -210,11 +164,29 @@ def run(config: str, dry_run: bool, begin: str | None) -> None:
         chain.run(begin)
 
 
+def _named(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """NAME=FILE, each name once."""
+    found: dict[str, str] = {}
+    for each in given:
+        name, _, file = each.partition("=")
+        if not (name.strip() and file.strip()):
+            raise click.BadParameter(f"{each!r}: give a text its name, NAME=FILE, like Korean=held_out.jsonl")
+        if name in found:
+            raise click.BadParameter(f"two texts are called {name}; give each its own name")
+        found[name] = file
+    return found
+
+
 @eeve.command()
 @click.argument("model")
 @click.option("--config", type=click.Path(), help="A pipeline YAML whose `evaluate:` block to use.")
 @click.option(
-    "--text", "texts", multiple=True, metavar="NAME=FILE", help="A held-out text; may be given again."
+    "--text",
+    "texts",
+    multiple=True,
+    metavar="NAME=FILE",
+    callback=_named,
+    help="A held-out text; may be given again.",
 )
 @click.option("--tokenizer", help="Directory of the tokenizer, if it is not the model's own.")
 @click.option("--base", type=click.Path(), help="The base model's figures (an --output), to compare with.")
@@ -241,7 +213,7 @@ def evaluate(model, config, texts, tokenizer, base, output, name, position, prom
     settings = read_yaml(config, PipelineSettings).evaluate if config else None
     given = {key: value for key, value in reading.items() if value is not None}
     if texts:
-        given["texts"] = dict(each.partition("=")[::2] for each in texts)
+        given["texts"] = texts
     if prompts:
         given["prompts"] = list(prompts)
     if settings is not None:
@@ -304,13 +276,17 @@ def recipes(directory: str, model: str | None, recipe: str | None, overwrite: bo
 def plan(recipes: tuple[str, ...], gpu: str, **others: Any) -> None:
     """Memory, time and cost of the stages in RECIPES (stages or pipelines); exit status 1 if one does not fit."""
     from eeve_axolotl.planner import gpus
-    from eeve_axolotl.planner.estimate import Options, check_fits, estimate
-    from eeve_axolotl.planner.table import assumptions, table
 
-    options = Options(gpu=gpus.find(gpu), **others)
-    estimates = [each for recipe in recipes for each in estimate(recipe, options)]
-    click.echo(table(estimates))
-    click.echo(assumptions(estimates, options))
+    known = gpus.find(gpu)  # before the heavy imports
+    with stdout_kept():
+        from eeve_axolotl.planner.estimate import Options, check_fits, estimate
+        from eeve_axolotl.planner.table import assumptions, table
+
+        options = Options(gpu=known, **others)
+        estimates = [each for recipe in recipes for each in estimate(recipe, options)]
+        lines = [table(estimates), assumptions(estimates, options)]
+    for line in lines:
+        click.echo(line)
     check_fits(estimates, options)
 
 
@@ -353,12 +329,19 @@ def schema(yaml: str) -> None:
     import json
     from pkgutil import resolve_name
 
-    click.echo(json.dumps(resolve_name(SCHEMAS[yaml]).model_json_schema(), indent=2, ensure_ascii=False))
+    with stdout_kept():
+        found = resolve_name(SCHEMAS[yaml]).model_json_schema()
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 
-if __name__ == "__main__":  # how a chain starts these commands: without Axolotl's imports, and its logging
+def main() -> None:
+    """`axolotl-eeve ...`: the same commands without Axolotl's banner, imports and logging. A chain starts them so."""
     import logging
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("axolotl").setLevel(logging.INFO)
     eeve()
+
+
+if __name__ == "__main__":
+    main()
