@@ -18,6 +18,11 @@ def eeve() -> None:
     """Teach a model a new language's vocabulary, the EEVE way."""
 
 
+set_keys = click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="A key of the YAML otherwise: a.b=value."
+)
+
+
 @eeve.command()
 @click.argument("directory", type=click.Path(file_okay=False), metavar="DIR")
 @click.option("--base", help="The base model: a directory, or its name on the hub.")
@@ -80,14 +85,15 @@ def _asked(what: str, option: str) -> str:
 
 @eeve.command()
 @click.argument("config", type=click.Path())
+@set_keys
 @told_plainly
-def tokenizer(config: str) -> None:
+def tokenizer(config: str, changes: tuple[str, ...]) -> None:
     """Extend a tokenizer with a corpus's tokens, as CONFIG says."""
     from eeve_axolotl.settings import read_yaml
     from eeve_axolotl.tokenizer.build import build
     from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
-    settings = read_yaml(config, TokenizerSettings)
+    settings = read_yaml(config, TokenizerSettings, changes)
     manifest = build(settings)
     counts = manifest["tokens_in_words"]
     click.echo(
@@ -126,8 +132,9 @@ def tokens(tokenizers_and_text: tuple[str, ...], file: str | None) -> None:
 
 @eeve.command()
 @click.argument("config", type=click.Path())
+@set_keys
 @told_plainly
-def corpus(config: str) -> None:
+def corpus(config: str, changes: tuple[str, ...]) -> None:
     """Filter text, choose documents for the new tokens, split and write shards, as CONFIG says."""
     try:
         from eeve_axolotl.corpus.build import build
@@ -136,7 +143,7 @@ def corpus(config: str) -> None:
         raise EEVEError(f"{error.name} is not installed; `pip install 'eeve-axolotl[corpus]'`") from None
     from eeve_axolotl.settings import read_yaml
 
-    settings = read_yaml(config, CorpusSettings)
+    settings = read_yaml(config, CorpusSettings, changes)
     output = build(settings)
     if settings.executor.kind == "slurm":
         click.echo(f"queued; {output} appears when the last job has run")
@@ -148,15 +155,16 @@ def corpus(config: str) -> None:
 @click.argument("config", type=click.Path())
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @click.option("--from", "begin", metavar="STAGE", help="Train this stage and those after it again.")
+@set_keys
 @told_plainly
-def run(config: str, dry_run: bool, begin: str | None) -> None:
+def run(config: str, dry_run: bool, begin: str | None, changes: tuple[str, ...]) -> None:
     """Run a whole pipeline: tokenizer, stages, merges, evaluation, report. Run again, it continues."""
     from eeve_axolotl.pipeline.chain import Chain
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.pipeline.tasks import print_tasks
     from eeve_axolotl.settings import read_yaml
 
-    chain = Chain(config, read_yaml(config, PipelineSettings))
+    chain = Chain(config, read_yaml(config, PipelineSettings, changes), changes=changes)
     print_tasks(chain.tasks, begin)
     if dry_run:
         chain.check_unchanged(chain.tasks.stages_from(begin))
@@ -202,15 +210,20 @@ def _named(context: click.Context, option: click.Parameter, given: tuple[str, ..
 @click.option(
     "--prompt", "prompts", multiple=True, help="Text to continue, for a sample; may be given again."
 )
+@set_keys
 @told_plainly
-def evaluate(model, config, texts, tokenizer, base, output, name, position, prompts, **reading) -> None:
+def evaluate(
+    model, config, texts, tokenizer, base, output, name, position, prompts, changes, **reading
+) -> None:
     """Evaluate MODEL on held-out texts: bits per byte, tokens per character, new tokens, samples."""
     from eeve_axolotl.evaluation.inspection import evaluate as evaluate_model
     from eeve_axolotl.evaluation.settings import EvaluationSettings
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.settings import read_yaml
 
-    settings = read_yaml(config, PipelineSettings).evaluate if config else None
+    if changes and not config:
+        raise click.UsageError("--set changes keys of a YAML: give --config too")
+    settings = read_yaml(config, PipelineSettings, changes).evaluate if config else None
     given = {key: value for key, value in reading.items() if value is not None}
     if texts:
         given["texts"] = texts
@@ -272,6 +285,7 @@ def recipes(directory: str, model: str | None, recipe: str | None, overwrite: bo
 @click.option("--global-batch", type=click.IntRange(1), help="Sequences a step; the accumulation follows.")
 @click.option("--new-tokens", type=click.IntRange(0), help="Where the tokenizer is not built yet.")
 @click.option("--base-model", help="A directory with the config.json to plan for.")
+@set_keys
 @told_plainly
 def plan(recipes: tuple[str, ...], gpu: str, **others: Any) -> None:
     """Memory, time and cost of the stages in RECIPES (stages or pipelines); exit status 1 if one does not fit."""
@@ -292,13 +306,14 @@ def plan(recipes: tuple[str, ...], gpu: str, **others: Any) -> None:
 
 @eeve.command()
 @click.argument("config", type=click.Path())
+@set_keys
 @told_plainly
-def check(config: str) -> None:
+def check(config: str, changes: tuple[str, ...]) -> None:
     """Say what the recipe CONFIG would train, and what would stop it; exit status 1 if something would."""
     from eeve_axolotl import preview
     from eeve_axolotl.settings import read_mapping
 
-    cfg = read_mapping(config) | {"axolotl_config_path": config}
+    cfg = read_mapping(config, changes) | {"axolotl_config_path": config}
     for line in preview.what_happens(cfg):
         click.echo(line)
     for note in preview.notes(cfg):
