@@ -228,7 +228,7 @@ def evaluate(
     if texts:
         given["texts"] = texts
     if prompts:
-        given["prompts"] = list(prompts)
+        given["prompts"] = EvaluationSettings.no_blank_at_the_end(list(prompts))
     if settings is not None:
         settings = settings.model_copy(update=given)
     elif texts:

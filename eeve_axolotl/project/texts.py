@@ -35,6 +35,12 @@ class Text:
         return self.language.name.lower().replace(" ", "_")
 
     @property
+    def prompt(self) -> str:
+        """How a document of it begins: three words, or where words are not set apart, some letters."""
+        first = next((each for each in _first(self.sources) if each.strip()), "")
+        return " ".join(first.split()[:3])[:24].rstrip()
+
+    @property
     def bytes(self) -> int:
         """Of its files, as they are on disk."""
         return sum(file.stat().st_size for source in self.sources for file in source.files())

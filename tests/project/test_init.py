@@ -68,6 +68,7 @@ def test_the_project_is_a_chain_that_could_begin_where_it_lies(ground, monkeypat
     names = [each.name for each in Tasks("pipeline.yml", settings).in_order()]
     assert names[:3] == ["tokenizer", "corpus", "evaluate.base"] and names[-1] == "evaluate.stage7"
     assert read_yaml("tokenizer.yml", TokenizerSettings).script == ["Hangul"]
+    assert settings.evaluate.prompts == ["안녕하세요, 오늘은 날씨가", "It is a"]
     assert list(read_yaml("corpus.yml", CorpusSettings).mix) == ["korean", "english"]
     assert all(Path(each.path).exists() for each in read_yaml("tokenizer.yml", TokenizerSettings).corpus)
     for name in YAMLS:  # nothing in it leads back to where the recipes came from
