@@ -66,6 +66,65 @@ def _end(sentence: str, status: int) -> None:
 
 
 @eeve.command()
+@click.argument("directory", type=click.Path(file_okay=False), metavar="DIR")
+@click.option("--base", help="The base model: a directory, or its name on the hub.")
+@click.option(
+    "--corpus", multiple=True, metavar="PATH", help="Text in the new language: a file, a folder, a pattern."
+)
+@click.option("--language", help="The new language: a code or a name (ko, Korean).")
+@click.option("--script", multiple=True, help="Its Unicode script, where the language does not say it.")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Text in a language that the base knows (English=./english).",
+)
+@click.option("--column", "columns", multiple=True, help="Columns that hold text.  [default: text]")
+@click.option(
+    "--gpus", type=click.IntRange(0), help="How many GPUs train; 0 for a CPU.  [default: those here]"
+)
+@click.option("--gpu", help="Which: h100-80gb, rtx-4090-24gb, ...; an unknown name lists them.")
+@click.option("--memory", type=click.FloatRange(1), help="GB of one GPU, where its name is not known.")
+@click.option("--new-tokens", type=click.IntRange(1), default=8_960, show_default=True, help="At most.")
+@click.option("--steps", type=click.IntRange(1), default=400, show_default=True, help="Of a stage, at most.")
+@click.option("--sequence-len", type=click.IntRange(16), help="Tokens.  [default: the base's, at most 4096]")
+@click.option(
+    "--global-batch", type=click.IntRange(1), default=256, show_default=True, help="Sequences a step."
+)
+@told_plainly
+def init(directory: str, base: str | None, corpus: tuple[str, ...], **others: Any) -> None:
+    """Write a project into DIR that runs as it is: tokenizer, corpus, stages and pipeline for a base, a text and GPUs."""
+    from pathlib import Path
+
+    from eeve_axolotl.project.wanted import Wanted
+
+    if base is None:
+        base = _asked("the base model, a directory or its name on the hub", "--base")
+    if not corpus:
+        corpus = (_asked("text in the new language, a file or a folder", "--corpus"),)
+    if not (others["language"] or others["script"]):
+        others["language"] = _asked("the new language, a code or a name", "--language")
+    wanted = Wanted(Path(directory), base, corpus, **others)
+    if wanted.gpu:
+        from eeve_axolotl.planner import gpus
+
+        gpus.find(wanted.gpu)  # before the heavy imports
+    from eeve_axolotl.project.make import make
+    from eeve_axolotl.project.told import told
+
+    project = make(wanted)
+    for line in told(project):
+        click.echo(line)
+
+
+def _asked(what: str, option: str) -> str:
+    if not sys.stdin.isatty():
+        raise EEVEError(f"say {what}: {option}")
+    answer: str = click.prompt(what.capitalize())
+    return answer
+
+
+@eeve.command()
 @click.argument("config", type=click.Path())
 @told_plainly
 def tokenizer(config: str) -> None:
@@ -220,13 +279,15 @@ def report(directory: str) -> None:
 @eeve.command()
 @click.argument("directory", type=click.Path(file_okay=False), default="examples")
 @click.option("--model", help="Only the recipes of this base model.")
+@click.option("--recipe", help="Only this one, as --list shows it.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@click.option("--list", "listed", is_flag=True, help="Print what there is, and copy nothing.")
 @told_plainly
-def recipes(directory: str, model: str | None, overwrite: bool) -> None:
-    """Copy the packaged recipes to DIRECTORY (examples, if not given)."""
-    from eeve_axolotl.recipes import copy
+def recipes(directory: str, model: str | None, recipe: str | None, overwrite: bool, listed: bool) -> None:
+    """Copy the packaged recipes to DIRECTORY (examples, if not given), with paths that are right there."""
+    from eeve_axolotl.recipes import copy, files
 
-    for path in copy(directory, model, overwrite):
+    for path in files(model) if listed else copy(directory, model, overwrite, recipe):
         click.echo(path)
 
 
