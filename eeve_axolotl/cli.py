@@ -258,10 +258,11 @@ def plan(recipes: tuple[str, ...], gpu: str, **others: Any) -> None:
 @told_plainly
 def check(config: str) -> None:
     """Say what the recipe CONFIG would train, and what would stop it; exit status 1 if something would."""
-    from eeve_axolotl import preview
+    from eeve_axolotl import axolotl_versions, preview
     from eeve_axolotl.settings import read_mapping
 
     cfg = read_mapping(config) | {"axolotl_config_path": config}
+    click.echo(f"checked with {axolotl_versions.in_words()}")
     for line in preview.what_happens(cfg):
         click.echo(line)
     for note in preview.notes(cfg):
