@@ -9,10 +9,11 @@ import functools
 import glob
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from eeve_axolotl.paths import files_below, matching
 
 WHOLE = 32 << 20  # bytes: files up to this size are read to the end
 BLOCKS, BLOCK = 32, 1 << 18  # of larger ones so many blocks, evenly spaced, of so many bytes
@@ -21,7 +22,7 @@ MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer.model")
 TOKENIZER_FILES = (  # of which transformers makes a tokenizer
     *MODEL_FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
 )  # fmt: skip
-_NOT_TEXT = (".", "cache-")  # hidden; what `datasets` keeps beside a saved dataset that it has mapped
+_NOT_TEXT = "cache-"  # what `datasets` keeps beside a saved dataset that it has mapped
 REVISION = "revision "  # before what the hub calls a version
 
 Identity = dict[str, str]
@@ -39,28 +40,15 @@ def of_path(path: str | Path) -> Identity:
 
     Empty if there is nothing at `path`.
     """
+    if not str(path).strip():  # to Path the working directory
+        return {}
     path = Path(path)
     if path.is_file():
         return {str(path): of_file(path)}
     if not path.is_dir() and glob.has_magic(str(path)):
-        found = sorted(glob.glob(str(path), recursive=True))
-        return {name: each for place in found for name, each in of_path(place).items()}
-    return {str(file): of_file(file) for file in _files_below(path)}
-
-
-def _files_below(path: Path) -> Iterable[Path]:
-    """The files in a directory that are not hidden, by name; links to directories are followed, each place once."""
-    seen = set()
-    for folder, inside, names in os.walk(path, followlinks=True):
-        at = os.stat(folder)
-        if (at.st_dev, at.st_ino) in seen:  # a link that leads back
-            inside.clear()
-            continue
-        seen.add((at.st_dev, at.st_ino))
-        inside[:] = sorted(each for each in inside if not each.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(_NOT_TEXT) and Path(folder, name).is_file():
-                yield Path(folder, name)
+        return {name: each for place in matching(str(path)) for name, each in of_path(place).items()}
+    files = (file for file in files_below(path) if not file.name.startswith(_NOT_TEXT))
+    return {str(file): of_file(file) for file in files}
 
 
 def of_model(model: str | Path, revision: str | None = None, files: Iterable[str] = MODEL_FILES) -> Identity:

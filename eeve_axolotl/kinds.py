@@ -223,6 +223,16 @@ class WordTokens(Shape):
     extended: Count | None = None
 
 
+class RareTokens(Shape):
+    """New tokens that occur less often than the threshold."""
+
+    letters: Count = 0
+    letters_never_alone: Count = 0
+    beginnings_of_letters: Count = 0
+    allowed: Count = 0
+    others: Count = 0
+
+
 class TokenizerManifest(Shape):
     """What `axolotl eeve tokenizer` says of a tokenizer."""
 
@@ -233,6 +243,7 @@ class TokenizerManifest(Shape):
     corpus: TextSize | None = None
     tokens_in_words: WordTokens | None = None
     min_count: Count | None = None
+    rare: RareTokens | None = None
     unreachable: Count | None = None
     made_of: Origin | None = None
     files: Hashes | None = None
@@ -251,13 +262,21 @@ class Tokens(Shape):
     tokens: Count
 
 
+class ShardFile(Shape):
+    """Of a file of a corpus."""
+
+    sha256: str | None = None
+
+
 class CorpusManifest(Shape):
     """What `axolotl eeve corpus` says of a corpus."""
 
     tokenizer: CorpusTokenizer
     longest_record: Count
     groups: dict[str, Tokens] | None = None
-    shards: dict[str, Any] | None = None
+    shards: dict[str, ShardFile] | None = None
+    settings: dict[str, Any] | None = None
+    made_of: dict[str, dict[str, str]] | None = None
 
 
 class Tallied(Shape):

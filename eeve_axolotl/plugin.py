@@ -17,6 +17,7 @@ from eeve_axolotl.corpus.manifest import check_recipe
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.text import check_text
+from eeve_axolotl.tokenizer_files import travel_with_tokenizers
 
 
 def stops_plainly(hook: Callable) -> Callable:
@@ -62,6 +63,7 @@ class EEVEPlugin(BasePlugin):
         checks.check_inputs(cfg)
         check_recipe(cfg)
         self.run.set_implied_keys(cfg)
+        travel_with_tokenizers()
 
     @stops_plainly
     def pre_model_load(self, cfg) -> None:
@@ -71,6 +73,7 @@ class EEVEPlugin(BasePlugin):
     @stops_plainly
     def post_model_build(self, cfg, model) -> None:
         """Note how many rows the checkpoint has, before Axolotl resizes them."""
+        sharding.check_loaded(model)
         self.run.note_checkpoint(model)
 
     @stops_plainly

@@ -28,6 +28,7 @@ CONFIG = "config.json"  # a model's
 MARK = "eeve_axolotl"  # the key in the config.json of a model whose rows we extended
 
 TOKENIZER_MANIFEST = "eeve_tokenizer.json"  # beside a tokenizer that `axolotl eeve tokenizer` built
+SENTENCEPIECE_MODEL = "tokenizer.model"  # the same tokens, for programs that read nothing else (llama.cpp)
 WORK = "eeve_counts"  # in a tokenizer's `work_directory`: what is ours there
 WORK_MARKER = "eeve_counts.lock"  # in it; held by the build that is at work
 CORPUS_MANIFEST = "eeve_corpus.json"  # beside the shards that `axolotl eeve corpus` wrote
@@ -56,6 +57,15 @@ def is_ours(path: Path) -> bool:
         text = path.read_text(encoding="utf-8", errors="replace")
         return any(head in text for head in _CARDS)
     return any(fnmatch(path.name, pattern) for pattern in _OURS)
+
+
+def holds_a_model(directory: Path) -> bool:
+    """Whether a directory has weights in it, of a model or an adapter: a manifest there is a copy that travelled on."""
+    return any(
+        fnmatch(path.name, pattern)
+        for path in directory.iterdir()
+        for pattern in ("*.safetensors", "pytorch_model*", "adapter_config.json", RECORD)
+    )
 
 
 def stage_directory(output: Path, stage: str) -> Path:

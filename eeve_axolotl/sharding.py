@@ -38,6 +38,9 @@ _ZERO = {
     "mics_shard_size": (0, "shards within groups and copies between them (MiCS)"),
 }
 
+# With which ZeRO-3 saves whole weights: DeepSpeed knows it by both names, and Axolotl's own files use the second.
+_GATHERS = ("stage3_gather_16bit_weights_on_model_save", "gather_16bit_weights_on_model_save")
+
 # Optimisers of bitsandbytes and Adafactor stop at FSDP2's shards in their first step, whatever trains: an
 # operator without a sharding strategy, a plain tensor mixed with shards (benchmarks/frozen_rows.py shows both).
 _NOT_FOR_FSDP2 = re.compile(
@@ -62,6 +65,18 @@ def check_sharding(cfg: Mapping[str, Any], untie: bool = False, stages: int = 1)
         _check_fsdp(cfg)
     if cfg.get("deepspeed"):
         _check_deepspeed(cfg["deepspeed"], untie)
+
+
+def check_loaded(model) -> None:
+    """Raise EEVEError where this process was given no weights: a launcher too can ask for that.
+
+    Of such weights nothing could be fingerprinted, and new rows could not be made of them.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise EEVEError(
+            "this process was given no weights, as `fsdp_cpu_ram_efficient_loading` asks for, so new rows could not be set "
+            "nor frozen ones compared in it; switch that off in the launcher"
+        )
 
 
 def check_started(accelerator, stages: int = 1) -> None:
@@ -98,6 +113,11 @@ def _check_fsdp(cfg: Mapping[str, Any]) -> None:
             "`dp_replicate_size` with FSDP shards within groups and copies between them, which is not proven to "
             "keep frozen rows; remove it, and shard over all processes (`dp_shard_size` alone)"
         )
+    if settings.get("cpu_ram_efficient_loading") or settings.get("fsdp_cpu_ram_efficient_loading"):
+        raise EEVEError(
+            "`fsdp_config.cpu_ram_efficient_loading: true` leaves every process but the first without weights until they "
+            "are sharded, so new rows could not be set nor frozen ones compared there; set it to false"
+        )
     optimizer = str(cfg.get("optimizer") or "")
     if _NOT_FOR_FSDP2.fullmatch(optimizer):
         raise EEVEError(
@@ -130,10 +150,13 @@ def _check_deepspeed(given: Mapping | str, untie: bool) -> None:
     for key, (harmless, why) in _ZERO.items():
         if zero.get(key, harmless) > harmless:
             raise EEVEError(f"{where} sets `{key}`, which {why}: frozen rows are not proven there; remove it")
-    if stage == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+    named = [name for name in _GATHERS if name in zero]
+    if len(named) > 1:
+        raise EEVEError(f"{where} sets `{named[0]}` and `{named[1]}`, two names of one key; remove one")
+    if stage == 3 and not any(zero[name] is True for name in named):  # "auto" is no
         raise EEVEError(
             f"{where} saves ZeRO-3 weights in pieces, in which trained rows lie apart from their matrix; set "
-            "`zero_optimization.stage3_gather_16bit_weights_on_model_save: true`"
+            f"`zero_optimization.{_GATHERS[0]}: true`"
         )
     if (zero.get("offload_param") or {}).get("device") == "nvme":
         raise EEVEError(

@@ -73,6 +73,16 @@ def test_flash_attention_that_is_absent_is_told_with_what_to_install_or_set():
         EEVEPlugin().pre_model_load(config(attn_implementation="flash_attention_2"))
 
 
+def test_a_process_without_weights_ends_the_run_before_it_could_prove_nothing():
+    """Its fingerprint would be empty, and equal to any other empty one."""
+    plugin = EEVEPlugin()
+    plugin.register(DictDefault(config(eeve={"stage": 1})))
+    with torch.device("meta"):
+        model = tiny_llama(100)
+    with pytest.raises(SystemExit, match="given no weights.*`fsdp_cpu_ram_efficient_loading`"):
+        plugin.post_model_build(None, model)
+
+
 class WithoutTable(torch.nn.Module):
     """A model that has the accessor, as every model of transformers, and nothing to give."""
 

@@ -100,7 +100,7 @@ def test_another_bases_files_are_solars_but_for_what_the_base_decides(model):
         "examples/": f"examples/{model}/",
         f"examples/{model}/eval\n": "examples/eval\n",  # the tasks, which all share
         " ./tokenizer": f" ./outputs/{model}/tokenizer",
-        " ./training_corpus": f" ./outputs/{model}/training_corpus",
+        " ./corpus": f" ./outputs/{model}/corpus",
     }
     for name in names:
         solars = (EXAMPLES / name).read_text(encoding="utf-8")
@@ -276,6 +276,8 @@ def test_the_run_of_five_stages_is_stage_five_but_for_its_beginning_and_its_sche
     ids=lambda path: str(path.relative_to(EXAMPLES)),
 )
 def test_a_pipelines_runs_are_a_chain(path, monkeypatch):
+    from eeve_axolotl.errors import EEVEError
+    from eeve_axolotl.pipeline.corpus_step import CorpusStep
     from eeve_axolotl.pipeline.runs import Run, check_chain
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.settings import read_yaml
@@ -284,6 +286,10 @@ def test_a_pipelines_runs_are_a_chain(path, monkeypatch):
     settings = read_yaml(path, PipelineSettings)
     runs = [Run.read(each) for each in settings.runs]
     check_chain(runs)
+    corpus_of_it = CorpusStep(settings.corpus)
+    with pytest.raises(EEVEError, match="matches no file"):  # all that it lacks is the text
+        corpus_of_it.check(runs, settings.tokenizer, settings.evaluate.texts)
+    assert all(corpus_of_it.makes(path) for path in settings.evaluate.texts.values())
     assert [each.name for run in runs for each in run.stages] == [str(stage) for stage in STAGES]
 
 
@@ -294,10 +300,9 @@ def test_the_other_files_are_valid_for_the_commands_that_read_them(model):
     from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
     tokenizer = read_yaml(EXAMPLES / model / "tokenizer.yml", TokenizerSettings)
-    if (EXAMPLES / model / "corpus.yml").exists():  # the demos write their text themselves
-        corpus_of_it = read_yaml(EXAMPLES / model / "corpus.yml", CorpusSettings)
-        assert corpus_of_it.tokenizer == tokenizer.output
-        assert corpus_of_it.write.sequence_len == MODELS[model][1]
+    corpus_of_it = read_yaml(EXAMPLES / model / "corpus.yml", CorpusSettings)
+    assert corpus_of_it.tokenizer == tokenizer.output
+    assert corpus_of_it.write.sequence_len == read(EXAMPLES / model / "stage6.yml")["sequence_len"]
 
 
 @pytest.mark.slow

@@ -27,6 +27,31 @@ def fsdp2(optimizer):
     return {"fsdp_version": 2, "fsdp_config": {"offload_params": True}, "optimizer": optimizer}
 
 
+# In the shapes of Axolotl's own four files of ZeRO-3.
+OFFLOAD = {"device": "cpu", "pin_memory": True}
+AXOLOTLS_ZERO3 = {
+    "zero_optimization": {
+        "stage": 3,
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+        "sub_group_size": 0,
+        "reduce_bucket_size": "auto",
+        "stage3_prefetch_bucket_size": "auto",
+        "stage3_param_persistence_threshold": "auto",
+        "max_live_parameters": 0,
+        "max_reuse_distance": 0,
+        "gather_16bit_weights_on_model_save": True,
+    },
+    "bf16": {"enabled": "auto"},
+    "gradient_accumulation_steps": "auto",
+}
+
+
+def axolotls_zero3(**keys):
+    zero = {**AXOLOTLS_ZERO3["zero_optimization"], **keys}
+    return {"deepspeed": {**AXOLOTLS_ZERO3, "zero_optimization": zero}}
+
+
 REFUSED = [
     ({"fsdp": ["full_shard", "auto_wrap"]}, "FSDP1 flattens.*set `fsdp_version: 2`"),
     ({"fsdp_config": {"reshard_after_forward": True}}, "FSDP1 flattens.*set `fsdp_version: 2`"),
@@ -46,6 +71,13 @@ REFUSED = [
     (zero(3, zero_quantized_weights=True), "`zero_quantized_weights`.*remove it"),
     (zero(3, mics_shard_size=1), "`mics_shard_size`.*remove it"),
     (zero(3, stage3_gather_16bit_weights_on_model_save=False), "in pieces.*set `zero_optimization"),
+    (axolotls_zero3(gather_16bit_weights_on_model_save=False), "in pieces.*set `zero_optimization"),
+    (axolotls_zero3(gather_16bit_weights_on_model_save="auto"), "in pieces.*set `zero_optimization"),
+    (axolotls_zero3(stage3_gather_16bit_weights_on_model_save=True), "two names of one key.*remove one"),
+    (
+        {"fsdp_version": 2, "fsdp_config": {"cpu_ram_efficient_loading": True}},
+        "cpu_ram_efficient_loading: true` leaves every process but the first without weights.*set it to false",
+    ),
     (zero(3, offload_param={"device": "nvme"}), "offload_param.device: nvme.*set `cpu`"),
     ({"deepspeed": {**zero(1)["deepspeed"], "tensor_parallel": {"autotp_size": 2}}}, "`tensor_parallel`"),
     ({"deepspeed": "no/such/file.json"}, "does not exist; fetch Axolotl's own"),
@@ -53,6 +85,9 @@ REFUSED = [
 
 ACCEPTED = [
     {},
+    axolotls_zero3(),
+    axolotls_zero3(offload_param=OFFLOAD),
+    axolotls_zero3(offload_optimizer=OFFLOAD, offload_param=OFFLOAD),
     {"fsdp_version": 2, "fsdp_config": {"offload_params": True, "reshard_after_forward": False}},
     {"fsdp_config": {"fsdp_version": 2}},
     fsdp2("adamw_torch_8bit"),

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.paths import files_below
 from eeve_axolotl.sources import Source
 
 RECORDS = [{"text": "안녕하세요", "id": 1}, {"text": "둘째 글\n줄이 둘", "id": 2}]
@@ -237,3 +238,169 @@ def test_a_dataset_that_cannot_be_read_is_told(tmp_path, settings):
 def test_a_dataset_s_keys_need_a_split(tmp_path):
     with pytest.raises(ValueError, match="give `split` too"):
         Source(path=str(tmp_path), documents=3)
+
+
+@pytest.mark.parametrize("value, what", [
+    (3, r"a number \(3\)"), (0, r"a number \(0\)"), (1.5, "a number"), (False, r"true or false \(False\)"),
+    (["a", "b"], r"a list \(\['a', 'b'\]\)"), ([], "a list"), ({"role": "user"}, "an object"), ({}, "an object"),
+])  # fmt: skip
+def test_what_is_no_text_is_told_with_its_line(tmp_path, value, what):
+    (tmp_path / "a.jsonl").write_bytes(lines([{"text": "글"}, {"text": value}, {"text": "둘"}]))
+    with pytest.raises(EEVEError, match=rf"a\.jsonl, line 2: the column 'text' holds {what}.* and no text"):
+        texts(tmp_path / "a.jsonl")
+    assert texts(tmp_path / "a.jsonl", on_bad_line="skip") == ["글", "둘"]
+
+
+def test_nothing_is_no_document(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(lines([{"text": None}, {"text": ""}, {"text": "글"}]))
+    assert texts(tmp_path / "a.jsonl") == ["글"]
+
+
+def test_columns_of_parquet_and_datasets_that_hold_no_text_are_told_and_bytes_are_read(tmp_path):
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": pa.array(["글".encode()]), "n": [[7]], "bad": [b"\xff"]}), file)
+    assert texts(file) == ["글"]
+    for column, what in (("n", r"a list \(\[7\]\)"), ("bad", "bytes that are no UTF-8")):
+        with pytest.raises(EEVEError, match=f"line 1: the column '{column}' holds {what}"):
+            texts(file, columns=[column])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_bytes(lines([{"text": 5}]))
+    with pytest.raises(EEVEError, match="the column 'text' holds a number"):
+        texts(tmp_path / "data", split="train")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz", "a.txt.xz"])
+@pytest.mark.parametrize("by_line", [True, False])
+def test_a_mark_before_utf8_is_no_text(tmp_path, name, by_line):
+    compress = {".gz": gzip.compress, ".xz": lzma.compress}.get(name[-3:], bytes)
+    content = lines([{"text": "글"}]) if "json" in name else "글".encode()
+    (tmp_path / name).write_bytes(compress(b"\xef\xbb\xbf" + content))
+    assert texts(tmp_path / name, by_line=by_line) == ["글"]
+
+
+def test_marks_where_files_were_put_one_after_the_other(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"".join(b"\xef\xbb\xbf" + lines([{"text": text}]) for text in "가나"))
+    assert texts(tmp_path / "a.jsonl") == ["가", "나"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz"])
+def test_wide_encodings_are_named_with_what_converts_them(tmp_path, name, encoding):
+    text = "plain words 글\n" if "txt" in name else lines().decode()
+    content = text.encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    for how in ("fail", "skip"):
+        with pytest.raises(EEVEError, match=rf"it is in {encoding[:6].upper()}; write it in UTF-8 \(iconv"):
+            texts(tmp_path / name, on_bad_line=how)
+
+
+@pytest.mark.parametrize("path", ["", " ", "\n"])
+@pytest.mark.parametrize("split", [None, "train"])
+def test_an_empty_path_reads_nothing(tmp_path, monkeypatch, path, split):
+    (tmp_path / "secret.jsonl").write_bytes(lines())
+    monkeypatch.chdir(tmp_path)
+    source = Source(path=path, split=split)
+    for read in (source.shards, source.identity):
+        with pytest.raises(EEVEError, match="path is empty; give a file"):
+            read()
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/tmp/.."])
+def test_the_root_is_not_read(path):
+    with pytest.raises(EEVEError, match="is the whole file system"):
+        Source(path=path).shards()
+
+
+def test_evaluation_reads_neither_an_empty_path_nor_what_is_no_text(tmp_path, monkeypatch):
+    from eeve_axolotl.evaluation.scoring import read_texts
+
+    (tmp_path / "a.jsonl").write_bytes(lines([{"text": [1]}]))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EEVEError, match="path is empty"):
+        read_texts("")
+    with pytest.raises(EEVEError, match="holds a list"):
+        read_texts("a.jsonl")
+
+
+def linked(directory):
+    """A corpus with links: two of its directories to each other, one to itself, to parents, and to one elsewhere."""
+    for name in ("corpus/a", "corpus/b", "elsewhere"):
+        (directory / name).mkdir(parents=True)
+        (directory / name / "x.jsonl").write_bytes(lines([{"text": name}]))
+    (directory / "not_meant.jsonl").write_bytes(lines([{"text": "not meant"}]))
+    for link, to in (("a/self", "."), ("a/other", "../b"), ("b/other", "../a"), ("b/up", "../.."), ("b/root", "/"),
+                     ("c", "../elsewhere"), ("nowhere", "gone"), ("round", "round")):  # fmt: skip
+        (directory / "corpus" / link).symlink_to(to)
+    return directory / "corpus"
+
+
+@pytest.mark.parametrize("pattern", ["", "/", "/**", "/**/*.jsonl", "/**/**/x.jsonl", "/*/**/*.jsonl"])
+def test_links_in_circles_and_to_parents_give_each_document_once(tmp_path, pattern):
+    corpus = linked(tmp_path)
+    assert sorted(texts(f"{corpus}{pattern}")) == ["corpus/a", "corpus/b", "elsewhere"]
+
+
+def test_a_pattern_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(linked(tmp_path))
+    assert (
+        sorted(texts("**/*.jsonl")) == sorted(texts("./**/*.jsonl")) == ["corpus/a", "corpus/b", "elsewhere"]
+    )
+    assert [str(file) for file in Source(path="**/*.jsonl").files()] == [
+        "a/x.jsonl",
+        "b/x.jsonl",
+        "c/x.jsonl",
+    ]
+
+
+def test_hidden_files_are_not_read_and_brackets_in_a_directory_s_name_are_no_pattern(tmp_path):
+    directory = tmp_path / "v[1]"
+    (directory / ".cache").mkdir(parents=True)
+    for name in ("a.jsonl", ".b.jsonl", ".cache/c.jsonl"):
+        (directory / name).write_bytes(lines([{"text": name}]))
+    assert texts(directory) == texts(directory / "a.jsonl") == ["a.jsonl"]
+
+
+def test_endings_may_be_in_capitals(tmp_path):
+    (tmp_path / "A.JSONL").write_bytes(lines(RECORDS[:1]))
+    (tmp_path / "B.JSONL.GZ").write_bytes(gzip.compress(lines(RECORDS[:1])))
+    (tmp_path / "C.jsonl.BZ2").write_bytes(bz2.compress(lines(RECORDS[1:])))
+    assert texts(tmp_path) == [RECORDS[0]["text"], RECORDS[0]["text"], RECORDS[1]["text"]]
+
+
+@pytest.mark.parametrize("name, content, sentence", [
+    ("a.jsonl", gzip.compress(b"x"), r"is gzip, not text; name it with \.gz at its end"),
+    ("a.txt", bz2.compress(b"x"), r"is bzip2, not text; name it with \.bz2"),
+    ("a.txt.gz", gzip.compress(gzip.compress(b"x")), "is gzip, not text"),
+    ("a.txt", b"PK\x03\x04 zip", "is a ZIP archive, not text; unpack it"),
+    ("a.txt.xz", lzma.compress(b"f" * 257 + b"ustar" + bytes(200)), "is a tar archive, not text; unpack it"),
+    ("a.txt", b"PAR1....", r"is Parquet, not text; name it with \.parquet"),
+    ("a.jsonl.gz", b'{"text": "a"}\n', r"it is not compressed; take \.gz off its name"),
+    ("a.txt.zst", b"plain text", r"it is not compressed; take \.zst off its name"),
+    ("a.json", b'[{"text": "a"},\n {"text": "b"}]\n', "line 1: not a JSON object, but a list: write each"),
+    ("a.json", b'{\n "text": "a"\n}\n', "line 1: not a JSON object, but the beginning of one"),
+    ("a.jsonl", '{"text": "가"}'.encode("cp949"), r"line 1: not a JSON object, nor UTF-8 \(invalid start byte"),
+])  # fmt: skip
+def test_files_that_are_not_what_their_names_say_are_told(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EEVEError, match=sentence):
+        texts(tmp_path / name)
+
+
+def test_a_saved_dataset_without_a_split_is_told(tmp_path):
+    path = dataset(tmp_path / "saved", "saved")
+    with pytest.raises(EEVEError, match="is a dataset that `datasets` has saved; give its `split` too"):
+        Source(path=path).shards()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.zip", "a.tar.gz", "a.arrow", "a.csv.gz"])
+def test_kinds_that_are_not_read_are_told_with_those_that_are(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbftext\n")
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(
+            EEVEError, match=r"\.jsonl.*\.parquet, \.txt.*write a table .* as Parquet or JSON lines"
+        ):
+            texts(path)
+
+
+def test_below_a_directory_that_is_not_there_is_nothing(tmp_path):
+    assert list(files_below(tmp_path / "not" / "there")) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 from eeve_axolotl.corpus.settings import CorpusSettings, GroupSettings, columns_of
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.sources import Document, Shard, Source
+from eeve_axolotl.sources import Document, Shard, Source, text_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,16 @@ def read_piece(piece: Piece, group: GroupSettings) -> Iterator[Document]:
                 f"{document.file}, line {document.line}: no column {missing[0]!r} for the template; there are "
                 f"{', '.join(map(repr, record))}"
             )
+        for column in columns:
+            if isinstance(record[column], int | float) and not isinstance(record[column], bool):
+                continue  # in a sentence a year is text
+            try:
+                text_of(record[column])
+            except ValueError as error:
+                raise EEVEError(
+                    f"{document.file}, line {document.line}: the column {column!r} of the template holds {error}; write "
+                    "its text out, or leave it out of the template"
+                ) from None
         if not missing:  # a side that is empty has nothing to align
             yield Document(group.template.format_map(record), document.file, document.line)
 

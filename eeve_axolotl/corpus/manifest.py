@@ -13,6 +13,8 @@ from eeve_axolotl.records import CORPUS_FILE, CORPUS_MANIFEST, FAST_TOKENIZER, r
 
 Manifest = dict[str, Any]  # as JSON has it
 
+HELD_OUT = "held_out"  # the directory of held-out text in a corpus
+
 
 def tokenizer_identity(directory: str | Path) -> str:
     """A hash of how the tokenizer in `directory` makes tokens of text: vocabulary, merges, normalisation.
@@ -51,6 +53,11 @@ def read_manifest(directory: str | Path) -> Manifest | None:
     return manifest
 
 
+def held_out_file(corpus: str | Path, group: str) -> Path:
+    """Where the corpus in `corpus` keeps the held-out text of one group of its mix."""
+    return Path(corpus, HELD_OUT, f"{group}.parquet")
+
+
 def check_tokenizer(corpus: str | Path, tokenizer: str | Path) -> None:
     """Raise EEVEError if the corpus in `corpus` was counted and chosen with another tokenizer than `tokenizer`."""
     manifest = read_manifest(corpus)
@@ -76,7 +83,7 @@ def check_recipe(cfg: Mapping[str, Any]) -> None:
                     check_tokenizer(corpus, tokenizer)
                 manifest = read_manifest(corpus)
                 assert manifest is not None  # `_corpora` has seen it
-                _check_length(cfg, manifest, corpus, key)
+                check_length(cfg, manifest["longest_record"], corpus, key)
 
 
 def corpus_tokens(cfg: Mapping[str, Any]) -> int | None:
@@ -106,12 +113,13 @@ def _corpora(entry: Mapping[str, Any] | str) -> list[Path]:
     return found
 
 
-def _check_length(cfg: Mapping[str, Any], manifest: Manifest, corpus: Path, key: str) -> None:
+def check_length(cfg: Mapping[str, Any], longest_record: int, corpus: Path, key: str) -> None:
+    """Raise EEVEError if an Axolotl config reads, under `key`, less of a record than the corpus's longest has tokens."""
     length = cfg.get("sequence_len")
     factor = 1 if key == "pretraining_dataset" else 64
-    if length and factor * length - 2 < manifest["longest_record"]:
+    if length and factor * length - 2 < longest_record:
         raise EEVEError(
-            f"the corpus {corpus} has documents of up to {manifest['longest_record']:,} tokens, of which Axolotl would "
+            f"the corpus {corpus} has documents of up to {longest_record:,} tokens, of which Axolotl would "
             f"drop what goes beyond {factor * length:,} (`{key}` with sequence_len: {length}); make it again with "
             f"`write: {{sequence_len: {length}, read_as: {'streaming' if factor == 1 else 'completion'}}}`"
         )

@@ -29,7 +29,7 @@ from eeve_axolotl.text import text_spans
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import manifest_base_size
 
-FORMAT = 1  # raise it when a step's result changes for the same settings
+FORMAT = 2  # raise it when a step's result changes for the same settings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from eeve_axolotl.corpus import duplicates as dup
 from eeve_axolotl.corpus import readme
-from eeve_axolotl.corpus.manifest import Manifest, read_manifest, tokenizer_identity
+from eeve_axolotl.corpus.manifest import HELD_OUT, Manifest, read_manifest, tokenizer_identity
+from eeve_axolotl.corpus.origin import made_of
 from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.corpus.store import Tally, records
 from eeve_axolotl.errors import EEVEError
@@ -96,13 +97,14 @@ def _manifest(plan: Plan, staging: Path, choice: dict[str, Any], tallies: list[T
             }
             for shard in shards
         },
+        "made_of": made_of(settings),
         "settings": redacted(settings.model_dump(mode="json")),
     }
 
 
 def _held_out(staging: Path) -> dict[str, Any]:
     """Held-out documents and bytes per group, and how many of their passages occur in the training shards: none."""
-    held = list(records(staging / "held_out" / "00000.parquet"))
+    held = [row for file in sorted((staging / HELD_OUT).glob("*.parquet")) for row in records(file)]
     found: dict[str, Any] = {"groups": {}}
     for row in held:
         entry = found["groups"].setdefault(row["group"], {"documents": 0, "bytes": 0})

@@ -274,6 +274,17 @@ class CorpusSettings(Settings):
     executor: ExecutorSettings = ExecutorSettings()
     stages: RecipeSettings = RecipeSettings()
 
+    @field_validator("mix")
+    @classmethod
+    def _names(cls, value: dict[str, GroupSettings]) -> dict[str, GroupSettings]:
+        for name in value:
+            if not re.fullmatch(r"[^\W_][\w. -]*", name):
+                raise ValueError(
+                    f"the group {name!r} also names a file of held-out text; begin it with a letter or digit, and use "
+                    "letters, digits, blanks, dots and hyphens"
+                )
+        return value
+
     @model_validator(mode="after")
     def _shares(self) -> CorpusSettings:
         total = sum(group.share for group in self.mix.values())

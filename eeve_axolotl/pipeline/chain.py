@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from eeve_axolotl import inputs, report
+from eeve_axolotl import inputs, report, tokenizer_files
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import alone, check_writable, remove_ours, write_json
 from eeve_axolotl.pipeline import launch, prepared, summary
@@ -43,15 +43,23 @@ FULL = 1 << 20  # bytes: a disk with less room is full
 class Chain:
     """A pipeline on disk. Everything that it knows it reads from there, so it can be killed at any moment."""
 
-    def __init__(self, config: str, settings: PipelineSettings, launcher: launch.Launch | None = None):
+    def __init__(
+        self,
+        config: str,
+        settings: PipelineSettings,
+        launcher: launch.Launch | None = None,
+        changes: Sequence[str] = (),
+    ):
         self.settings, self._launch = settings, launcher or launch.launch
-        self.tasks = Tasks(config, settings)
+        self.tasks = Tasks(config, settings, changes)
         self.output, self.runs = self.tasks.output, self.tasks.runs
 
     def run(self, begin: str | None = None) -> None:
         """Do what is not done. `begin` names the stage from which to train again."""
+        made = self.tasks.corpus
         for key, place in (
             ("output", self.output),
+            *([(f"{made.config}: output", made.output)] if made else []),
             *((f"{run.config}: output_dir", run.output) for run in self.runs),
         ):
             check_writable(place, key)
@@ -73,8 +81,10 @@ class Chain:
     # --- before ---
 
     def check_unchanged(self, again: Collection[str] = ()) -> None:
-        """Raise EEVEError naming what has changed since the tokenizer, or a run without stages in `again`, was done."""
+        """Raise EEVEError naming what has changed since tokenizer, corpus, or a run without stages in `again` was done."""
         self._check_tokenizer_unchanged()
+        if self.tasks.corpus:
+            self.tasks.corpus.check_unchanged()
         for run in self.runs:
             if any(each.name in again for each in run.stages):
                 return  # this one and those after it are trained anew
@@ -148,6 +158,8 @@ class Chain:
             self._merge(task, task.merges, display)
         else:
             self._command(task, display)
+            if task.makes:
+                task.makes.check_made()
 
     def _train(self, task: Task, run: Run, display: Display) -> None:
         check_room(run.cfg["base_model"], run.output, task.what)
@@ -174,6 +186,7 @@ class Chain:
         check_room(run.cfg["base_model"], run.output, task.what)
         remove_ours(run.result, is_ours)  # of a merge that was killed
         self._command(task, display)
+        tokenizer_files.copy(run.cfg.get("tokenizer_config") or run.cfg["base_model"], run.result)
         record = read(run.output / RECORD, STAGE_RECORD)
         assert record is not None  # the run is trained
         merged = {"merged_from": record["weights"], "weights": weights_sha256(run.result)}

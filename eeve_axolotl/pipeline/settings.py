@@ -19,6 +19,10 @@ class PipelineSettings(Settings):
     tokenizer: str | None = None
     """A YAML for `axolotl eeve tokenizer`, run if its output is not there yet. Left out: the runs' tokenizer exists."""
 
+    corpus: str | None = None
+    """A YAML for `axolotl eeve corpus`, run after the tokenizer if its output is not there yet; the runs read that output.
+    Left out: the runs' text exists."""
+
     runs: list[str] = Field(min_length=1)
     """Axolotl YAMLs with an `eeve:` block, in order, each starting from what the one before writes."""
 

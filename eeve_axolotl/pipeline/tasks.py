@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import click
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.settings import EvaluationSettings, subject
+from eeve_axolotl.pipeline.corpus_step import CorpusStep
 from eeve_axolotl.pipeline.runs import Run, check_chain
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.records import EVALUATION, FIGURES, TOKENIZER_MANIFEST, read
@@ -30,22 +31,35 @@ class Task:
     """The run that it trains."""
     merges: Run | None = None
     """The run whose adapter it merges."""
+    makes: CorpusStep | None = None
+    """The corpus that it makes."""
     steps: int = 0
     """Optimiser steps at most; 0 where there are none, or the YAML does not say."""
 
 
 class Tasks:
-    """The commands of one pipeline. Raises EEVEError for a pipeline that cannot run."""
+    """The commands of one pipeline. Raises EEVEError for a pipeline that cannot run.
 
-    def __init__(self, config: str, settings: PipelineSettings):
-        self.config, self.settings = config, settings
+    Args:
+        settings: of the YAML `config`, with `changes` of its keys (see `settings.changed`), which its commands are told too.
+    """
+
+    def __init__(self, config: str, settings: PipelineSettings, changes: Sequence[str] = ()):
+        self.config, self.settings, self._changes = config, settings, changes
         self.output = Path(settings.output)
         self.runs = [Run.read(each) for each in settings.runs]
         check_chain(self.runs)
-        for name, path in (settings.evaluate.texts if settings.evaluate else {}).items():
-            if not Path(path).exists():
+        self.corpus = CorpusStep(settings.corpus) if settings.corpus else None
+        texts = settings.evaluate.texts if settings.evaluate else {}
+        if self.corpus:
+            self.corpus.check(self.runs, settings.tokenizer, texts)
+        for name, path in texts.items():
+            if not Path(path).exists() and not (
+                self.corpus and not self.corpus.done and self.corpus.makes(path)
+            ):
                 raise EEVEError(
                     f"evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
+                    + (f", or one of {self.corpus.held_out()}" if self.corpus else "")
                 )
 
     def in_order(self, again: Collection[str] = ()) -> Iterator[Task]:
@@ -58,6 +72,11 @@ class Tasks:
             directory = Path(read_yaml(config, TokenizerSettings).output)
             done = (directory / TOKENIZER_MANIFEST).is_file()
             yield Task("tokenizer", f"tokenizer: {directory}", done, ["eeve", "tokenizer", config])
+        if self.corpus:
+            made = self.corpus
+            yield Task(
+                "corpus", f"corpus: {made.output}", made.done, ["eeve", "corpus", made.config], makes=made
+            )
         if self.settings.evaluate:
             base = self.runs[0].cfg["base_model"]
             yield self._evaluation(self.settings.evaluate, "base", -1, base, own_tokenizer=True)
@@ -121,6 +140,8 @@ class Tasks:
         file = figures / f"{name.replace(' ', '')}.json"
         arguments = ["eeve", "evaluate", model, "--config", self.config, "--output", str(file)]
         arguments += ["--name", name, "--position", str(position)]
+        for change in self._changes:
+            arguments += ["--set", change]
         tokenizer = None if own_tokenizer else self.runs[0].cfg.get("tokenizer_config")
         if tokenizer:
             arguments += ["--tokenizer", tokenizer]

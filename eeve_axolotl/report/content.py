@@ -300,11 +300,23 @@ def _tokenizer(pipeline: PipelineData) -> list[Block]:
         ["Vocabulary", f"{number(manifest.get('base_vocab_size'))} → {number(manifest.get('vocab_size'))}"],
         ["Scripts", ", ".join(settings.get("script") or []) or MISSING],
         ["Least count in the corpus", number(manifest.get("min_count"))],
+        ["New tokens below it", _below(manifest.get("rare"))],
         ["Corpus", f"{number(corpus.get('documents'))} documents, {_megabytes(corpus.get('bytes'))}"],
         ["Tokens in its words", f"{number(words.get('base'))} → {number(words.get('extended'))}"],
         ["Unreachable new tokens", number(manifest.get("unreachable"))],
     ]
     return [Heading("Tokenizer"), Table(["", ""], facts, left=2)]
+
+
+def _below(rare: Mapping[str, int] | None) -> str:
+    """New tokens below the threshold, and that letters are in by how often the text has them, inside longer tokens too."""
+    if rare is None:
+        return MISSING
+    letters, never = rare.get("letters", 0), rare.get("letters_never_alone", 0)
+    others = sum(rare.get(key, 0) for key in ("beginnings_of_letters", "allowed", "others"))
+    return (
+        f"{number(letters)} letters of longer tokens ({number(never)} never alone), {number(others)} others"
+    )
 
 
 def _settings(pipeline: PipelineData) -> list[Block]:

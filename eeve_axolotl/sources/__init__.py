@@ -2,7 +2,7 @@
 
 from eeve_axolotl.sources.datasets import DatasetShard
 from eeve_axolotl.sources.files import FileShard
-from eeve_axolotl.sources.shard import Document, Shard
+from eeve_axolotl.sources.shard import Document, Shard, text_of
 from eeve_axolotl.sources.source import Source
 
-__all__ = ["DatasetShard", "Document", "FileShard", "Shard", "Source"]
+__all__ = ["DatasetShard", "Document", "FileShard", "Shard", "Source", "text_of"]

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eeve_axolotl import inputs
-from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.errors import EEVEError, if_offline
 from eeve_axolotl.sources.shard import TURN, Record, Shard, SourceKeys, first_line
 
 if TYPE_CHECKING:  # `datasets` takes seconds to import, and files do without it
     from datasets import IterableDataset
+
+SAVED = ("state.json", "dataset_dict.json")
+"""What `save_to_disk` leaves in a dataset's directory."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def _load(source: SourceKeys) -> tuple[IterableDataset, str]:
     from datasets import load_dataset_builder, load_from_disk
 
     try:
-        if (Path(source.path) / "state.json").exists() or (Path(source.path) / "dataset_dict.json").exists():
+        if any((Path(source.path) / name).exists() for name in SAVED):
             saved = load_from_disk(source.path)
             data = saved[source.split] if isinstance(saved, dict) else saved
             return data.to_iterable_dataset(), data._fingerprint
@@ -73,5 +76,5 @@ def _load(source: SourceKeys) -> tuple[IterableDataset, str]:
         return builder.as_streaming_dataset(split=source.split), version
     except Exception as error:  # a dozen kinds, all of them about the name, the configuration or the network
         raise EEVEError(
-            f"the dataset {source.path} cannot be read ({first_line(error)}); correct path, name or split"
+            f"the dataset {source.path} cannot be read ({first_line(error)}); correct path, name or split{if_offline()}"
         ) from None

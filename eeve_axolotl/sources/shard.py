@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -30,7 +31,7 @@ class SourceKeys(Settings):
     """Of plain text each line is a document. A large file without it is in memory as a whole."""
 
     on_bad_line: Literal["fail", "skip"] = "fail"
-    """What to do with a line that is not a JSON object."""
+    """What to do with a line that is not a JSON object, and with what is no text in a column of text."""
 
     split: str | None = None
     """`path` is a Hugging Face dataset, streamed (a hub name, or a directory), and this its split."""
@@ -68,6 +69,10 @@ class Shard(ABC):
     @abstractmethod
     def size(self) -> int:
         """Its bytes; 0 where they are not known before it is read."""
+
+    def telling(self, place: Path) -> Shard:
+        """The same, but while it is read it writes into the file `place` how many of its bytes are, if it can."""
+        return self
 
     @abstractmethod
     def identity(self) -> list[Any]:
@@ -111,8 +116,39 @@ class Shard(ABC):
                         f"{self.place}, line {line}: no column {column!r}; there are {', '.join(map(repr, record))}: "
                         "set `columns`"
                     ) from None
-                if value:
-                    yield line, value if isinstance(value, str) else str(value), record
+                try:
+                    text = text_of(value)
+                except ValueError as error:
+                    if self.source.on_bad_line == "skip":
+                        continue
+                    raise EEVEError(
+                        f"{self.place}, line {line}: the column {column!r} holds {error}; set `columns` to those that hold "
+                        "text, write this one's text out, or set on_bad_line: skip"
+                    ) from None
+                if text:
+                    yield line, text, record
+
+
+_KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+def text_of(value: Any) -> str:
+    """The text that a column holds: a string, or bytes that are one in UTF-8; nothing where it holds nothing.
+
+    Raises ValueError saying what it holds instead.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise ValueError("bytes that are no UTF-8") from None
+    shown = str(value)
+    shown = shown if len(shown) <= 40 else f"{shown[:40]} ..."
+    raise ValueError(f"{_KINDS.get(type(value), f'a {type(value).__name__}')} ({shown}) and no text")
 
 
 def first_line(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from pydantic import model_validator
 
 from eeve_axolotl import inputs
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.sources.datasets import dataset_shards
-from eeve_axolotl.sources.files import FileShard, is_text
+from eeve_axolotl.paths import files_below, matching
+from eeve_axolotl.sources.datasets import SAVED, dataset_shards
+from eeve_axolotl.sources.files import FileShard, as_what, is_text
 from eeve_axolotl.sources.shard import Shard, SourceKeys
 
 
@@ -31,25 +31,45 @@ class Source(SourceKeys):
 
         Raises EEVEError if there is nothing.
         """
+        self._check_path()
         return self._shards_of_files() if self.split is None else dataset_shards(self)
 
     def files(self) -> list[Path]:
-        """The files that a source without `split` names, sorted; empty if there are none."""
-        directory = Path(self.path).is_dir()
-        names = glob.glob(f"{self.path}/**/*" if directory else self.path, recursive=True)
-        files = sorted(Path(name) for name in names if Path(name).is_file())
-        if directory:  # whatever else lies there is not text
-            files = [file for file in files if is_text(file)]
-        return files
+        """The files that a source without `split` names, sorted; empty if there are none.
+
+        Raises EEVEError for a path that would name more than text was meant.
+        """
+        self._check_path()
+        if Path(self.path).is_dir():  # whatever else lies there is not text
+            return sorted(file for file in files_below(self.path) if is_text(file))
+        found = [Path(self.path)] if Path(self.path).is_file() else map(Path, matching(self.path))
+        return sorted(file for file in found if file.is_file())
 
     def identity(self) -> inputs.Identity:
         """Its text by content: its files, or of a dataset the directory's or its revision; empty if it is not known."""
         if self.split is None:
             return {str(file): inputs.of_file(file) for file in self.files()}
+        self._check_path()
         return inputs.of_text(self.path, self.revision)
+
+    def _check_path(self) -> None:
+        """Raise EEVEError for a path that is empty or the root, below which are all files, or that needs a split."""
+        if not self.path.strip():
+            raise EEVEError(
+                "path is empty; give a file, a directory, a pattern with `*`, or a dataset with `split`"
+            )
+        if self.split is not None or not Path(self.path).is_dir():
+            return
+        if Path(self.path).resolve() == Path(self.path).resolve().parent:
+            raise EEVEError(
+                f"path: {self.path} is the whole file system; give the directory that your text is in"
+            )
+        if any((Path(self.path) / name).is_file() for name in SAVED):
+            raise EEVEError(f"path: {self.path} is a dataset that `datasets` has saved; give its `split` too")
 
     def _shards_of_files(self) -> list[FileShard]:
         files = self.files()
         if not files:
-            raise EEVEError(f"the corpus {self.path} matches no file; give the path of your text")
+            way = as_what() if Path(self.path).is_dir() else "give the path of your text"
+            raise EEVEError(f"the corpus {self.path} matches no file; {way}")
         return [FileShard(file, self) for file in files]

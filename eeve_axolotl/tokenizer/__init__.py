@@ -3,6 +3,7 @@
 settings.py  the keys of the YAML
 build.py     the whole command: learn, verify, write the directory and its manifest
 base.py      the base tokenizer: finding it, adding tokens and merges to it; tekken.py reads Mistral's
+reloading.py the base as its own tokenizer.json says, and the written one loaded again and compared with it
 spelling.py  how a vocabulary spells text, and how people read it
 
 words/       what a word is: the unit inside which new tokens' merges can happen
@@ -17,6 +18,8 @@ curation.py  what a person allows and refuses
 candidate_counts.py  how often each token occurs, for any choice of candidates, compiled
 token_counts.py      what the tokenizers library counts, to verify the others with
 
+watching.py         how far counting, training and checking are
+rarity.py           which new tokens are below the threshold, and why they are in
 candidate_table.py  what lies beside the tokenizer: every candidate and why
 savings.py          what lies beside it too: what the new tokens save
 shown.py            `axolotl eeve tokens`: how tokenizers cut a text, side by side

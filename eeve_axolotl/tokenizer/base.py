@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.errors import EEVEError, if_offline
+from eeve_axolotl.records import SENTENCEPIECE_MODEL
 from eeve_axolotl.tokenizer import tekken
-from eeve_axolotl.tokenizer.spelling import byte_level_alphabet, has_pattern, is_byte_level
+from eeve_axolotl.tokenizer.reloading import as_its_file_says
+from eeve_axolotl.tokenizer.spelling import BOUNDARY, byte_level_alphabet, has_pattern, is_byte_level
 from eeve_axolotl.tokenizer.words import letter_ranges
+from eeve_axolotl.tokenizer_files import find
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -47,14 +50,15 @@ def load(name: str, scripts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
         elif file.is_file():
             tokenizer = _from_sentencepiece(file)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = as_its_file_says(name, AutoTokenizer.from_pretrained(name))
     except (OSError, ValueError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise EEVEError(
-            f"base: no tokenizer at {name} ({first}); give a directory, a hub name or a file"
+            f"base: no tokenizer at {name} ({first}); give a directory, a hub name or a file{if_offline()}"
         ) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise EEVEError(f"base: {name} is no fast tokenizer; use a base with a tokenizer.json")
+    _check_ids(name, tokenizer.get_vocab())
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     model = state["model"]
     if model["type"] != "BPE":
@@ -66,8 +70,10 @@ def load(name: str, scripts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
             raise EEVEError(
                 f"base: {name} is a byte-level BPE that has no pattern that cuts text into words; use another base"
             )
-        _check_bytes(name, model["vocab"], scripts)
-    elif not (model.get("byte_fallback") and set(BYTES) <= model["vocab"].keys()):
+        _check_bytes(name, byte_level_alphabet(), model["vocab"], scripts)
+    elif model.get("byte_fallback") and not model["vocab"].keys().isdisjoint(BYTES):
+        _check_bytes(name, {token: byte for byte, token in enumerate(BYTES)}, model["vocab"], scripts)
+    else:
         raise EEVEError(
             f"base: {name} has neither byte fallback (Llama-2, Mistral, SOLAR) nor a byte-level alphabet "
             "(Llama-3, Qwen, GPT-2); use such a base"
@@ -75,36 +81,50 @@ def load(name: str, scripts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _check_bytes(name: str, vocab: Mapping[str, int], scripts: Sequence[str]) -> None:
-    """Raise EEVEError if a byte-level base cannot spell the letters of `scripts`.
+def _check_ids(name: str, vocab: Mapping[str, int]) -> None:
+    """Raise EEVEError if two tokens of the base have one id: whatever is appended, one of them is lost."""
+    tokens: dict[int, str] = {}
+    for token, i in vocab.items():
+        other = tokens.setdefault(i, token)
+        if other != token:
+            raise EEVEError(
+                f"base: {name} gives the id {i} to both {other!r} and {token!r} (the library numbers a special token that "
+                "the vocabulary of tokenizer.json lacks by its length, ids left out or not); write the special tokens into "
+                "its vocabulary with ids of their own"
+            )
 
-    A base may lack other bytes (SmolLM2's lacks those that UTF-8 never has, and some control characters).
+
+def _check_bytes(
+    name: str, spelled: Mapping[str, int], vocab: Container[str], scripts: Sequence[str]
+) -> None:
+    """Raise EEVEError if a base cannot spell the letters of `scripts` in bytes.
+
+    It may lack other bytes: SmolLM2's lacks those that UTF-8 never has and some control characters, Gemma's the tab, which
+    is a token of its own.
+
+    Args:
+        spelled: the byte that each of the base's tokens for single bytes would stand for.
     """
     codes = (
         code for first, last in letter_ranges(tuple(scripts)) for code in range(ord(first), ord(last) + 1)
     )
-    needed = {byte for code in codes for byte in chr(code).encode()} | set(b" ")
-    missing = sorted(
-        byte for char, byte in byte_level_alphabet().items() if char not in vocab and byte in needed
-    )
+    needed = {byte for code in codes for byte in chr(code).encode()}
+    needed |= set(b" ") if " " not in vocab and BOUNDARY not in vocab else set()
+    missing = sorted(byte for token, byte in spelled.items() if token not in vocab and byte in needed)
     if missing:
         shown = ", ".join(f"{byte:02X}" for byte in missing[:8])
         raise EEVEError(
-            f"base: {name} is a byte-level BPE that lacks tokens for single bytes that {' and '.join(scripts)} is "
-            f"spelled with ({shown}); use another base"
+            f"base: {name} lacks tokens for single bytes that {' and '.join(scripts)} is spelled with ({shown}); use "
+            "another base"
         )
 
 
 def sentencepiece_file(name: str) -> Path | None:
     """The base's SentencePiece model: the file itself, in a directory, or in the hub's cache; None if there is none."""
-    from transformers.utils import cached_file
-
     file = package_file(name) if ":" in name else Path(name)
     if file.is_file():
         return None if tekken.is_tekken(file) else file
-    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
-    found = cached_file(name, "tokenizer.model", **quiet)
-    return None if found is None else Path(found)
+    return find(name, SENTENCEPIECE_MODEL)
 
 
 def package_file(name: str) -> Path:
@@ -133,7 +153,7 @@ def _from_sentencepiece(file: Path) -> PreTrainedTokenizerBase:
     if proto.trainer_spec.model_type != TrainerSpec.BPE:
         kind = TrainerSpec.ModelType.Name(proto.trainer_spec.model_type)
         raise EEVEError(f"base: {file} is a {kind} model; only BPE tokenizers can be extended by merges")
-    if not set(BYTES) <= {piece.piece for piece in proto.pieces}:
+    if {piece.piece for piece in proto.pieces}.isdisjoint(BYTES):
         raise EEVEError(
             f"base: {file} has no byte fallback, so it cannot spell letters that it lacks; use a base that has it "
             "(Llama-2, Mistral, SOLAR)"
@@ -147,7 +167,7 @@ def _from_sentencepiece(file: Path) -> PreTrainedTokenizerBase:
         "add_eos_token": False,
     }
     with tempfile.TemporaryDirectory() as directory:
-        shutil.copy(file, Path(directory) / "tokenizer.model")
+        shutil.copy(file, Path(directory) / SENTENCEPIECE_MODEL)
         (Path(directory) / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
         return AutoTokenizer.from_pretrained(directory)
 

@@ -16,19 +16,31 @@ from tokenizers import Tokenizer
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import alone, check_writable, replacing, write_json
 from eeve_axolotl.logs import logger
-from eeve_axolotl.records import TOKENIZER_FILE, TOKENIZER_MANIFEST, WORK, WORK_MARKER, is_ours, read
+from eeve_axolotl.meter import Meter
+from eeve_axolotl.records import (
+    SENTENCEPIECE_MODEL,
+    TOKENIZER_FILE,
+    TOKENIZER_MANIFEST,
+    WORK,
+    WORK_MARKER,
+    holds_a_model,
+    is_ours,
+    read,
+)
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.sources import Shard, Source
 from eeve_axolotl.tokenizer import base as bases
-from eeve_axolotl.tokenizer import candidate_table, savings, spm
+from eeve_axolotl.tokenizer import candidate_table, reloading, savings, spm
 from eeve_axolotl.tokenizer.counting import WordTable, count
 from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.letters import sharing
 from eeve_axolotl.tokenizer.origin import files_of, known_since, made_of, what_changed
+from eeve_axolotl.tokenizer.rarity import rare, sentence, warn_if_off
 from eeve_axolotl.tokenizer.rules import Selection, SelectionRules
 from eeve_axolotl.tokenizer.select import select
 from eeve_axolotl.tokenizer.settings import WHERE_AND_HOW, TokenizerSettings
 from eeve_axolotl.tokenizer.token_counts import count_tokens, unreachable
+from eeve_axolotl.tokenizer.watching import WatchedTable, counting, reading
 from eeve_axolotl.tokenizer.words import word_splitter
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import id_count
@@ -61,6 +73,10 @@ def _check_output(output: Path, settings: TokenizerSettings) -> None:
     check_writable(output, "output")
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
+    if output.is_dir() and holds_a_model(output):
+        raise EEVEError(
+            f"output {output} has a model in it, so it is not overwritten; choose another directory"
+        )
     if not settings.overwrite:
         manifest = read(output / TOKENIZER_MANIFEST, TOKENIZER_FILE)
         since = what_changed(manifest, settings) if manifest else []
@@ -102,6 +118,8 @@ class _Learned:
     table: WordTable
     min_count: int
     selection: Selection
+    rare: dict[str, int]
+    """New tokens below the threshold, by why they are in."""
     state: dict
     """The extended tokenizer's JSON."""
 
@@ -126,15 +144,17 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
     curation = Curation.read(
         splitter, settings.allow, settings.deny, settings.reject, settings.max_token_length
     )
-    table = count(
-        shards,
-        splitter,
-        work,
-        memory_mb=settings.memory_mb,
-        workers=settings.workers,
-        engine=settings.engine,
-    )
+    with counting(shards, work) as watched:
+        table = count(
+            watched,
+            splitter,
+            work,
+            memory_mb=settings.memory_mb,
+            workers=settings.workers,
+            engine=settings.engine,
+        )
     min_count = settings.threshold(table.bytes)
+    warn_if_off(settings, table.bytes)
     first_id = id_count(base)
     if holes := first_id - len(base.get_vocab()):
         LOG.info(
@@ -159,20 +179,25 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
     )
     selection = select(state, table, rules)
     extended = bases.extended_state(state, selection.tokens, first_id)
-    return _Learned(base, shards, table, min_count, selection, extended)
+    found = rare(selection, min_count, splitter.spelling, curation)
+    LOG.info("%s", sentence(found, min_count))
+    return _Learned(base, shards, table, min_count, selection, found, extended)
 
 
 def _verify(settings: TokenizerSettings, learned: _Learned) -> _Verified:
     """Count with the real tokenizers what the selection says that they make."""
     base, selection = learned.base.backend_tokenizer, learned.selection
-    before = count_tokens(json.loads(base.to_str()), learned.table).total()
-    counts = count_tokens(learned.state, learned.table)
+    with Meter("checking with tokenizers", LOG) as meter:
+        table = WatchedTable(learned.table, meter, times=2)
+        before = count_tokens(json.loads(base.to_str()), table).total()
+        counts = count_tokens(learned.state, table)
     if any(counts[token] != count for token, count in selection.counts.items()):
         raise RuntimeError("the selection counted other tokens than the tokenizer makes; please report this")
     model, file = None, bases.sentencepiece_file(settings.base)
     if file is not None:
-        corpus = (text for shard in learned.shards for text in shard.texts())
-        model = spm.verified(file, base, learned.state, selection.tokens, corpus)
+        with Meter("checking with SentencePiece", LOG) as meter:
+            corpus = reading((text for shard in learned.shards for text in shard.texts()), meter)
+            model = spm.verified(file, base, learned.state, selection.tokens, corpus)
     return _Verified(
         tokens_before=before,
         tokens_after=counts.total(),
@@ -197,6 +222,7 @@ def _manifest(settings: TokenizerSettings, learned: _Learned, verified: _Verifie
             "distinct_words": table.distinct,
         },
         "min_count": learned.min_count,
+        "rare": learned.rare,
         "tokens_in_words": {"base": verified.tokens_before, "extended": verified.tokens_after},
         "rounds": selection.rounds,
         "unreachable": verified.unreachable,
@@ -215,18 +241,21 @@ def _write(
     if settings.held_out:
         texts["held out"] = _shards(settings.held_out)
     with replacing(output, is_ours) as directory:
-        learned.base.save_pretrained(directory)
-        (directory / spm.FILE).unlink(missing_ok=True)  # the base's, without the new tokens
+        reloading.write(learned.base, settings.base, learned.state, directory)
+        model = directory / SENTENCEPIECE_MODEL
+        model.unlink(missing_ok=True)  # the base's, without the new tokens
         if verified.sentencepiece is not None:
-            (directory / spm.FILE).write_bytes(verified.sentencepiece)
-        fast = directory / "tokenizer.json"
-        fast.write_text(json.dumps(learned.state, ensure_ascii=False, indent=1), encoding="utf-8")
+            model.write_bytes(verified.sentencepiece)
+        may_differ = reloading.may_differ(learned.base, learned.table.splitter, manifest["also_changed"])
+        tried = reloading.check(directory, settings.base, learned.base, may_differ)
+        LOG.info("loaded again, AutoTokenizer and tokenizers read it as the base: %s texts", f"{tried:,}")
         write_json(directory / TOKENIZER_MANIFEST, {**manifest, "files": files_of(directory)})
         candidate_table.write(
             directory / candidate_table.FILE, learned.selection.candidates, learned.table, learned.shards
         )
-        tokenizers = (learned.base.backend_tokenizer, Tokenizer.from_file(str(fast)))
-        savings.write(directory / savings.DIRECTORY, *tokenizers, manifest, texts)
+        tokenizers = (learned.base.backend_tokenizer, Tokenizer.from_file(str(directory / "tokenizer.json")))
+        with Meter("measuring", LOG):
+            savings.write(directory / savings.DIRECTORY, *tokenizers, manifest, texts)
 
 
 def _shards(sources: Sequence[Source]) -> list[Shard]:

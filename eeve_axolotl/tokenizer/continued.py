@@ -38,7 +38,9 @@ def learn(
         for run, count in _runs(model, table, most_words):
             yield "".join(chr(_FIRST + numbers.setdefault(token, len(numbers))) for token in run), count
 
-    trained = intermediate.train(as_characters(), vocab_size)
+    trained = intermediate.train(
+        as_characters(), vocab_size, min(table.distinct, most_words or table.distinct)
+    )
     tokens = list(numbers)
     merged = sorted(((number, made) for made, number in trained.get_vocab().items() if len(made) > 1))
     return list(dict.fromkeys("".join(tokens[ord(char) - _FIRST] for char in made) for _, made in merged))

@@ -65,7 +65,8 @@ class Curation:
                 raise EEVEError(f"reject: {pattern!r} is not a regular expression ({error})") from None
         allowed = tuple(dict.fromkeys(token for file in allow for token in read_list(file)))
         for token in allowed:
-            if splitter.spans(token) != [token] or not splitter.has_letter(token):
+            spelled = splitter.spelling.spell(token)
+            if splitter.spans(spelled) != [token] or not splitter.has_letter(spelled):
                 raise EEVEError(
                     f"allow: {token!r} is not letters of {' or '.join(splitter.scripts)} with at most one "
                     f"{BOUNDARY} before them; remove it, or add its script"

@@ -7,7 +7,12 @@ from collections.abc import Iterable, Iterator
 from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from eeve_axolotl.logs import logger
+from eeve_axolotl.meter import Meter
 from eeve_axolotl.tokenizer.counting.table import WordTable
+from eeve_axolotl.tokenizer.watching import learning
+
+LOG = logger("tokenizer")
 
 
 def learn(table: WordTable, vocab_size: int, most_words: int | None = None) -> list[str]:
@@ -17,20 +22,28 @@ def learn(table: WordTable, vocab_size: int, most_words: int | None = None) -> l
         most_words: learn from so many of the most frequent words; None for all. The trainer keeps its words
             in memory, about 1 kB each.
     """
-    tokens = train(table.spans(most_words), vocab_size).get_vocab()
+    tokens = train(
+        table.spans(most_words), vocab_size, min(table.distinct, most_words or table.distinct)
+    ).get_vocab()
     return sorted(tokens, key=tokens.__getitem__)
 
 
-def train(words: Iterable[tuple[str, int]], vocab_size: int) -> Tokenizer:
-    """A BPE tokenizer of `vocab_size` tokens, trained on words (without white space) and their counts."""
+def train(words: Iterable[tuple[str, int]], vocab_size: int, total: int = 0) -> Tokenizer:
+    """A BPE tokenizer of `vocab_size` tokens, trained on words (without white space) and their counts.
 
-    def lines() -> Iterator[str]:
+    Args:
+        total: about how many words there are, for the bar; 0 if that is not known.
+    """
+
+    def lines(meter: Meter) -> Iterator[str]:
         # The trainer counts words itself: give each as often as it occurs, in lines of bounded length.
-        for word, count in words:
+        for word, count in learning(words, total, meter):
             for n in range(0, count, 1000):
                 yield " ".join([word] * min(1000, count - n))
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    tokenizer.train_from_iterator(lines(), trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False))
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False)
+    with Meter("learning, reading words", LOG) as meter:
+        tokenizer.train_from_iterator(lines(meter), trainer)
     return tokenizer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer
 
 from eeve_axolotl.sources import Shard
+from eeve_axolotl.tokenizer.rarity import sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +125,8 @@ def _markdown(manifest: dict, measured: dict[str, tuple[Fertility, Fertility]]) 
         f"{new:,} tokens on top of {manifest['base_vocab_size']:,}, from {corpus['documents']:,} documents "
         f"({corpus['bytes'] / 1e6:,.1f} MB, {corpus['distinct_words']:,} distinct words) in "
         f"{', '.join(manifest['settings']['script'])}; {len(manifest['rounds'])} rounds; tokens seen less than "
-        f"{manifest['min_count']:,} times were dropped. Unreachable: {manifest['unreachable']}.",
+        f"{manifest['min_count']:,} times were dropped. Unreachable: {manifest['unreachable']}. "
+        f"{sentence(manifest['rare'], manifest['min_count'])}",
         "",
         "| text | tokenizer | tokens per character | per word | bytes per token | byte fallback | fewer tokens |",
         "|---|---|---:|---:|---:|---:|---:|",

@@ -11,11 +11,13 @@ from collections import Counter
 
 from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer import continued, intermediate
+from eeve_axolotl.tokenizer.base import extended_state
 from eeve_axolotl.tokenizer.candidate_counts import CandidateCounter
 from eeve_axolotl.tokenizer.counting.table import WordTable
 from eeve_axolotl.tokenizer.letters import Letters, letters_of, unshared
 from eeve_axolotl.tokenizer.rules import Selection, SelectionRules
 from eeve_axolotl.tokenizer.search import Search
+from eeve_axolotl.tokenizer.token_counts import unreachable
 
 LOG = logger("tokenizer")
 
@@ -62,6 +64,11 @@ def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
             refused |= _reasons(without, letters)
             fragments = [fragment for fragment in fragments if fragment not in without]
             continue
+        if blocked := set(_only_whole(state, selection.tokens, rules.first_id)) - kept:
+            refused |= dict.fromkeys(
+                blocked, "its merges do not make it, only a word that it is the whole of"
+            )
+            continue
         short = (budget or 0) - len(selection.tokens)
         if short < rules.multiple or limit >= len(proposed):
             selection.fragments = fragments
@@ -72,6 +79,17 @@ def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
                 )  # fmt: skip
             return selection
         limit += short
+
+
+def _only_whole(state: dict, tokens: list[str], first_id: int) -> list[str]:
+    """Those of `tokens` that are produced only because a word that is a token needs no merges (`ignore_merges`).
+
+    Not all programs know that rule: llama.cpp does for some bases. So a new token must come of its merges too.
+    """
+    if not state["model"].get("ignore_merges"):
+        return []
+    extended = extended_state(state, tokens, first_id)
+    return unreachable({**extended, "model": {**extended["model"], "ignore_merges": False}}, tokens)
 
 
 def _least_useful(idle: set[str], letters: Letters, budget: int | None) -> set[str]:

@@ -56,10 +56,13 @@ class TokenizerSettings(Settings):
     """How many tokens to add at most (paper 2.1); null for all that are frequent enough."""
 
     min_count: int | None = Field(default=None, ge=0)
-    """Tokens seen less often in the corpus are dropped (card, step 5: 6,000 over 100 GB)."""
+    """Tokens seen less often in the corpus are dropped (card, step 5: 6,000 over 100 GB). Single letters are in by how often
+    the text has them, also inside longer tokens (step 6): alone they may be produced less often, or never. The manifest
+    (`rare`) and the report count those."""
 
     min_count_per_gb: float | None = Field(default=None, ge=0)
-    """Instead of `min_count`: that many for each GB of corpus, so that a small corpus works. 60 is the card's rate."""
+    """Instead of `min_count`: that many for each GB of corpus, so that a small corpus works. 60 is the card's rate. Where it
+    comes to 1 or less (a corpus below 25 MB at 60) it drops nothing, and a warning says so."""
 
     max_rounds: int = Field(default=300, gt=0)
     """Cap on the rounds of counting (card, step 7)."""
@@ -113,5 +116,10 @@ class TokenizerSettings(Settings):
         """The count below which a token is dropped, for a corpus of so many bytes."""
         if self.min_count is not None:
             return self.min_count
-        rate = 60 if self.min_count_per_gb is None else self.min_count_per_gb
-        return max(1, round(rate * corpus_bytes / 1e9))
+        return max(1, round(self.rate() * corpus_bytes / 1e9))
+
+    def rate(self) -> float:
+        """The same for a GB of corpus; 0 where an absolute number is given."""
+        if self.min_count is not None:
+            return 0
+        return 60 if self.min_count_per_gb is None else self.min_count_per_gb

@@ -14,7 +14,7 @@ from rich.text import Text
 from tokenizers import Tokenizer
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.records import TOKENIZER_FILE, TOKENIZER_MANIFEST, read
+from eeve_axolotl.records import CONFIG, TOKENIZER_FILE, TOKENIZER_MANIFEST, holds_a_model, read
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer.spelling import spelling_of
 
@@ -110,10 +110,9 @@ def _base_at_hand(tokenizer: ShownTokenizer) -> str | None:
 
 
 def _at_hand() -> str:
-    """The one tokenizer of ours in the working directory, or in one or two directories below it."""
-    found = sorted(
-        {path.parent for depth in ("", "*/", "*/*/") for path in Path().glob(depth + TOKENIZER_MANIFEST)}
-    )
+    """The one tokenizer of ours in the working directory, or in one or two directories below it; no model's copy of it."""
+    places = {path.parent for depth in ("", "*/", "*/*/") for path in Path().glob(depth + TOKENIZER_MANIFEST)}
+    found = sorted(place for place in places if not (holds_a_model(place) or (place / CONFIG).is_file()))
     if len(found) != 1:
         which = f"there are {', '.join(map(str, found))}" if found else "there is none of ours here"
         raise EEVEError(f"which tokenizer? {which}; give its directory before the text")

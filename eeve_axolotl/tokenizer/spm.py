@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -20,7 +21,6 @@ from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer.spelling import BOUNDARY
 
 LOG = logger("tokenizer")
-FILE = "tokenizer.model"
 _CHARACTERS = 1_000_000  # of the corpus that both are tried on
 _RANDOM = 2_000  # texts
 
@@ -63,8 +63,11 @@ def extended(model: bytes, tokens: list[str], base: Tokenizer) -> bytes | None:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
     proto = ModelProto.FromString(model)
-    pieces = {piece.piece: n for n, piece in enumerate(proto.pieces)}
-    if proto.trainer_spec.model_type != TrainerSpec.BPE or pieces != base.get_vocab():
+    tokens_of_base = {n: token for token, n in base.get_vocab().items()}
+    same = len(proto.pieces) == len(tokens_of_base) and all(
+        _is(piece, tokens_of_base.get(n)) for n, piece in enumerate(proto.pieces)
+    )
+    if proto.trainer_spec.model_type != TrainerSpec.BPE or not same:
         return None
     score = np.float32(min(piece.score for piece in proto.pieces))
     for token in tokens:  # each lower by 1, or by one step of 32-bit numbers where these lie further apart
@@ -72,6 +75,11 @@ def extended(model: bytes, tokens: list[str], base: Tokenizer) -> bytes | None:
         proto.pieces.add(piece=token, score=float(score))
     proto.trainer_spec.vocab_size = len(proto.pieces)
     return proto.SerializeToString(deterministic=True)
+
+
+def _is(piece: Any, token: str | None) -> bool:
+    """Whether a piece is the fast tokenizer's token; Gemma's calls the byte of a tab by its character."""
+    return piece.piece == token or (piece.type == piece.BYTE and token == chr(int(piece.piece[3:5], 16)))
 
 
 def difference(

@@ -19,10 +19,12 @@ from click.testing import CliRunner
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.corpus import build as corpus
 from eeve_axolotl.corpus import steps
-from eeve_axolotl.corpus.manifest import check_recipe
+from eeve_axolotl.corpus.manifest import check_recipe, held_out_file
+from eeve_axolotl.corpus.origin import what_changed
 from eeve_axolotl.corpus.plan import make_plan
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.corpus.steps import group_filters
+from eeve_axolotl.corpus.store import records
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import beside, read_json
 from eeve_axolotl.records import CORPUS_MANIFEST
@@ -63,6 +65,10 @@ def test_whole_run(settings):
     assert len(train) == sum(entry["documents"] for entry in manifest["groups"].values())
     assert sum(len(text.encode()) for text in train) == sum(e["bytes"] for e in manifest["groups"].values())
     assert len(held_out) == sum(e["documents"] for e in manifest["held_out"]["groups"].values()) > 0
+    for group, entry in manifest["held_out"]["groups"].items():  # a file for each, where an evaluation looks
+        rows = list(records(held_out_file(output, group)))
+        assert {row["group"] for row in rows} == {group} and len(rows) == entry["documents"]
+    assert what_changed(manifest, settings()) == []
     assert manifest["held_out"]["passages"] > 0 and manifest["held_out"]["passages_in_train"] == 0
     assert not set(train) & set(held_out)
     assert any("\n" in text and text.isascii() is False and text[0].isascii() for text in train)  # pairs
@@ -225,7 +231,7 @@ def test_a_line_of_the_held_out_text_is_cut_from_the_training_text(settings, tmp
 
 def test_same_inputs_give_the_same_shards(settings, tmp_path):
     first = shards(corpus.build(settings()))
-    assert len(first) == 4
+    assert len(first) == 3 + 3  # and held-out text, a file for each group
     again = settings(output=str(tmp_path / "again"), work=str(tmp_path / "other"))
     assert shards(corpus.build(again)) == first
     other = settings(output=str(tmp_path / "seed"), work=str(tmp_path / "other"), seed=1)

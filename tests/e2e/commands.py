@@ -43,15 +43,15 @@ class Done:
 class Server:
     """Runs commands one at a time."""
 
-    def start(self) -> Server:
-        """Start the server, with this tree's package."""
+    def start(self, package: Path = ROOT) -> Server:
+        """Start the server, with the package that is in the directory `package`: this tree's."""
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(package)},
             start_new_session=True,
         )
         return self

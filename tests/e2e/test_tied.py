@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eeve_axolotl.files import write_json
+from eeve_axolotl.records import TOKENIZER_MANIFEST
 from tests.conftest import extended, tiny_llama
 from tests.e2e.helpers import axolotl, write_recipe
 
@@ -24,6 +26,8 @@ def directory(tmp_path_factory, base_tokenizer_directory, base_tokenizer):
     directory = tmp_path_factory.mktemp("tied")
     tokenizer = extended(base_tokenizer, ["▁학교", "▁안녕하세요"])
     tokenizer.save_pretrained(directory / "tokenizer")
+    write_json(directory / "tokenizer" / TOKENIZER_MANIFEST, {"base_vocab_size": BASE})
+    (directory / "tokenizer" / "tokenizer.model").write_bytes(b"of SentencePiece")
     shutil.copytree(base_tokenizer_directory, directory / "base")
     tiny_llama(BASE, tie_word_embeddings=True).save_pretrained(directory / "base")
     ready = tiny_llama(len(tokenizer), tie_word_embeddings=True)
@@ -47,6 +51,9 @@ def train(directory, stage: int, base: str, **keys):
         done = axolotl(directory, "merge-lora", recipe, timeout=400)
         assert done.returncode == 0, done.stdout[-4000:]
         result = result / "merged"
+    for each in {result, directory / f"stage{stage}", *(directory / f"stage{stage}").glob("checkpoint-*")}:
+        for name in (TOKENIZER_MANIFEST, "tokenizer.model"):
+            assert (each / name).read_bytes() == (directory / "tokenizer" / name).read_bytes(), each
     after, info = AutoModelForCausalLM.from_pretrained(result, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     return before, after, record

@@ -167,6 +167,7 @@ print("kept")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts in a namespace of its own")
 @pytest.mark.parametrize("kind", ["-t tmpfs none", "--bind elsewhere"])
 def test_a_mount_point_gets_a_new_content(here, kind):

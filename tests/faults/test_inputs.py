@@ -81,6 +81,7 @@ def run(begin: str | None = None) -> list[str]:
     return launcher.trained()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", TEXTS)
 @pytest.mark.parametrize("key", KEYS)
 def test_a_replaced_text_is_named_and_trained_on_anew(here, key, named):
@@ -192,7 +193,7 @@ def built(here) -> Path:
     put("words/notes.md", "no text of the corpus's")
     put("more.txt", "more")
     put("allow.txt", "▁학교\n")
-    shutil.copytree("base", "new")
+    shutil.copytree("base", "new", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
     corpus = [{"path": "words"}, {"path": "more.txt"}]
     keys = {"base": "base", "output": "new", "corpus": corpus, "allow": "allow.txt"}
     put("tokenizer.yml", yaml.safe_dump(keys))

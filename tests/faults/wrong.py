@@ -143,7 +143,7 @@ def make(directory: Path) -> None:
         write(
             "counts/marks/part.json", {"part": "part", "file": "a", "documents": 1, "bytes": 2, "parquet": []}
         )
-        shutil.copytree("base", "new")
+        shutil.copytree("base", "new", ignore=shutil.ignore_patterns("*.safetensors"))
         write("new/eeve_tokenizer.json", {
             "base_vocab_size": 30, "vocab_size": 32, "settings": {"base": "base", "script": ["Hangul"]},
             "made_of": {"base": {"a": "b"}, "corpus": [{"text.jsonl": "c"}], "lists": {"d": "e"}},

@@ -130,6 +130,7 @@ def test_fp32_is_tight(span):
     assert_same(problem.ours(span, chunk=7), problem.plain(span), 2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capped", CAPPED)
 @pytest.mark.parametrize("chunk", [4, 1000])
 def test_bf16_is_as_near_to_exact_gradients_as_the_plain_way(chunk, capped):
@@ -216,6 +217,7 @@ def test_ignored_tokens_cost_nothing_where_they_are_many():
     assert products.count == int((problem.target != -100).sum()) * WIDTH * 3 * ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("span", "needs_hidden"), [*itertools.product([None, (1900, 2000), (0, 2000)], [True, False])]
 )

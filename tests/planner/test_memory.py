@@ -57,6 +57,7 @@ def on_one_thread(one_thread):
     """All of these models are small."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "checkpointing"),
     [(number, False) for number in STAGES] + [(1, True), (5, True), (6, True), (7, True)],
@@ -96,6 +97,7 @@ def test_what_trains_and_its_state_are_counted_exactly(number):
     assert memory(shape, STAGES[number], TRAINING).optimizer == optimizer_state_bytes(optimizer) - counters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_flops_are_those_of_pytorchs_own_counter(number, checkpointing):

@@ -168,6 +168,13 @@ def _manifest() -> dict:
         "settings": {"script": ["Hangul"], "corpus": [{"path": "corpus_ko", "columns": ["text"]}]},
         "corpus": {"documents": 10, "bytes": 1_500_000, "files": 1, "distinct_words": 7},
         "min_count": 30,
+        "rare": {
+            "letters": 3,
+            "letters_never_alone": 2,
+            "beginnings_of_letters": 1,
+            "allowed": 0,
+            "others": 0,
+        },
         "tokens_in_words": {"base": 900, "extended": 450},
         "unreachable": 0,
     }

@@ -232,6 +232,7 @@ def test_a_broken_pipeline_file_is_named(tmp_path, content):
         report.write(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_missing_and_loads_neither_axolotl_nor_torch(tmp_path):
     output = make(tmp_path, done=1, evaluated=(0,))
     code = (

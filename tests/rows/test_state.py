@@ -115,6 +115,7 @@ def test_generation_works_while_rows_are_frozen():
     assert torch.equal(found, model.generate(ids, max_new_tokens=4, do_sample=False))
 
 
+@pytest.mark.slow
 def test_the_model_compiles():
     model = tiny_model()
     rows.freeze(model, mask_for(model, 3))

@@ -27,7 +27,7 @@ from eeve_axolotl.tokenizer.build import build
 from eeve_axolotl.tokenizer.letters import letters_of, sharing, unshared
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from eeve_axolotl.tokenizer.spelling import ByteLevel, byte_level_alphabet
-from eeve_axolotl.tokenizer.token_counts import tokens_of
+from eeve_axolotl.tokenizer.token_counts import tokens_of, unreachable
 from eeve_axolotl.tokenizer.words import word_splitter
 from tests.conftest import corpus
 from tests.tokenizer.test_counting import InMemory, tokens_in, write
@@ -230,6 +230,8 @@ def without_bytes(directory: Path, missing: set[int]) -> Path:
     lacking = {char for char, byte in byte_level_alphabet().items() if byte in missing}
     model = state["model"]
     model["merges"] = [pair for pair in model["merges"] if not lacking & set("".join(pair))]
+    # Ids have holes then: a special token that the vocabulary lacks would be numbered into one.
+    model["vocab"] |= {token["content"]: token["id"] for token in state["added_tokens"]}
     model["vocab"] = {token: i for token, i in model["vocab"].items() if not lacking & set(token)}
     PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state))).save_pretrained(directory)
     return directory
@@ -264,6 +266,20 @@ def test_the_budget_is_met_where_fragments_lead_nowhere_in_the_end(kind, tmp_pat
     manifest = extend(tmp_path / "base", [*hangul(), *rare * 3], tmp_path / "extended", new_tokens=60)
     assert manifest["vocab_size"] - manifest["base_vocab_size"] == 60 == len(manifest["counts"])
     assert manifest["unreachable"] == 0
+
+
+def test_new_tokens_come_of_their_merges_where_a_whole_word_needs_none(tmp_path):
+    """Llama-3's `ignore_merges`, which not every program knows for every base."""
+    state = json.loads(KINDS["mixed"]().backend_tokenizer.to_str())
+    state["model"]["ignore_merges"] = True
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state))).save_pretrained(
+        tmp_path / "base"
+    )
+    manifest = extend(tmp_path / "base", hangul(), tmp_path / "extended", new_tokens=200)
+    after = json.loads((tmp_path / "extended" / "tokenizer.json").read_text())
+    assert after["model"]["ignore_merges"] is True
+    after["model"]["ignore_merges"] = False
+    assert not unreachable(after, list(manifest["counts"])) and len(manifest["counts"]) == 200
 
 
 def test_bytes_that_a_base_lacks_are_no_matter_where_the_script_has_none(tmp_path):

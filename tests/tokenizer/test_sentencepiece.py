@@ -146,3 +146,40 @@ def test_a_sentencepiece_model_that_cannot_be_extended_is_refused(kind, model, t
     (tmp_path / "tokenizer.model").write_bytes(raw)
     with pytest.raises(EEVEError, match=message[kind]):
         bases.load(str(tmp_path / "tokenizer.model"))
+
+
+def gemma(directory: Path, state: dict, model: bytes, without: str | None = None) -> Path:
+    """A base of Gemma's kind: its tab is a token of its own, in the place of its byte; `without` is missing besides."""
+    vocab = {("\t" if token == "<0x09>" else token): i for token, i in state["model"]["vocab"].items()}
+    vocab = {token: i for token, i in vocab.items() if token != without}
+    directory.mkdir()
+    raw = {**state, "model": {**state["model"], "vocab": vocab}}
+    (directory / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (directory / "tokenizer.model").write_bytes(model)
+    return directory
+
+
+def test_a_base_whose_tab_is_no_byte_is_extended_and_its_sentencepiece_model_too(state, model, tmp_path):
+    base = gemma(tmp_path / "base", state, model)
+    file = write(tmp_path / "a.jsonl", ["안녕\t하세요 안녕 뷁 뷁" * 20])
+    chosen = TokenizerSettings(
+        base=str(base), output=str(tmp_path / "out"), corpus=[{"path": str(file)}],
+        new_tokens=10, intermediate_vocab_size=50, min_count=2,
+    )  # fmt: skip
+    manifest = build(chosen)
+    assert manifest["unreachable"] == 0 and manifest["sentencepiece"] is True
+    before, after = (Tokenizer.from_file(str(each / "tokenizer.json")) for each in (base, tmp_path / "out"))
+    text = "def f():\n\treturn\t1"
+    assert after.encode(text).ids == before.encode(text).ids
+    slow = SentencePieceProcessor(model_file=str(tmp_path / "out" / "tokenizer.model"))
+    text = "a\t안녕\tb"
+    assert slow.encode(text) == after.encode(text, add_special_tokens=False).ids
+
+
+def test_a_base_with_byte_fallback_that_lacks_bytes_of_the_script_is_refused(state, model, tmp_path):
+    base = gemma(tmp_path / "base", state, model, without="<0xEC>")
+    with pytest.raises(EEVEError, match=r"lacks tokens for single bytes that Hangul is spelled with \(EC\)"):
+        bases.load(str(base), ["Hangul"])
+    bases.load(str(base), ["Latin"])

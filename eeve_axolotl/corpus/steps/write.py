@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from eeve_axolotl.corpus.counts import TokenCounter
+from eeve_axolotl.corpus.manifest import held_out_file
 from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.corpus.publish import publish
 from eeve_axolotl.corpus.steps.base import Step
@@ -92,19 +95,26 @@ class Split(Step):
 
 
 class Shuffle(Step):
-    """Bring together what the pieces give to one shard, in random order."""
+    """Bring together what the pieces give to one shard, in random order; of held-out text, to a file for each group."""
 
     name = "shards"
 
     def work(self, rank: int) -> None:
-        """Write the shard `rank`; the one after the last is the held-out text."""
+        """Write the shard `rank`; after the last one comes the held-out text."""
         plan = self.plan
         files = [Split.part(plan, rank, piece) for piece in range(len(plan.pieces))]
         documents = [row for file in files if file.exists() for row in records(file)]
         documents.sort(key=lambda row: (row["order"], row["origin"], row["part"]))
-        held_out = rank == plan.settings.write.shards
-        name = Path("held_out") / "00000.parquet" if held_out else Path("train") / f"{rank:05d}.parquet"
-        with Writer(Path(plan.staging) / name, OUTPUT) as shard:
+        if rank < plan.settings.write.shards:
+            self._write(Path(plan.staging, "train", f"{rank:05d}.parquet"), documents)
+            return
+        for group in plan.groups:
+            file = held_out_file(plan.staging, group)
+            self._write(file, (row for row in documents if row["group"] == group))
+
+    @staticmethod
+    def _write(file: Path, documents: Iterable[dict[str, Any]]) -> None:
+        with Writer(file, OUTPUT) as shard:
             for row in documents:
                 shard.write({column: row[column] for column in OUTPUT.names})
 
