@@ -9,7 +9,10 @@ from __future__ import annotations
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-TESTED = ("0.19.0", "0.21.0")  # the contract and what touches Axolotl: the tests that are marked both_versions
+TESTED = (
+    "0.19.0",
+    "0.21.0",
+)  # the contract and what touches Axolotl: the tests that are marked both_versions
 
 
 def installed() -> str:

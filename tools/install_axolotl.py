@@ -31,7 +31,15 @@ def main(version: str) -> None:
     """Install everything; DeepSpeed where it builds."""
 
     def pip(*arguments: str, check: bool = True) -> bool:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            *arguments,
+        ]
         return subprocess.run(command, check=check).returncode == 0
 
     pip("--no-deps", "--ignore-requires-python", f"axolotl=={version}")
