@@ -1,6 +1,8 @@
 # Every target does all the set-up on a fresh machine: .venv is made once, by whichever comes first, and reused.
 PYTHON ?= python3
-VENV   := .venv
+# A version of Axolotl, in an environment of its own: make test AXOLOTL=0.21.0 makes .venv-0.21. Without it, what pip chooses.
+AXOLOTL ?=
+VENV   := .venv$(if $(AXOLOTL),-$(basename $(AXOLOTL)))
 BIN    := $(VENV)/bin
 # torch first, by its version: Axolotl accepts many, and this one was tested.
 TORCH  ?= torch==2.13.0
@@ -11,15 +13,19 @@ JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
 
-.PHONY: demo demo-greek test test-fast lint style types rules format docs wheel clean
+.PHONY: demo demo-greek test test-versions test-fast lint style types rules format docs wheel clean
 
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+ifdef AXOLOTL
+	$(BIN)/python tools/install_axolotl.py $(AXOLOTL)
+else
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[deepspeed]' \
 	  || echo 'DeepSpeed was not installed: the tests of ZeRO will skip'
+endif
 	touch $@
 
 # glibc gives the large buffers of every step back to the system; kept, a step on a CPU takes half the time.
@@ -36,6 +42,9 @@ demo-greek: $(VENV)/ready  ## the same for another language and another family: 
 
 test: $(VENV)/ready  ## every test; those that need ../shared/corpora skip where it is absent
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
+test-versions: $(VENV)/ready  ## what touches Axolotl where its versions differ: CI runs it on each that pip did not choose
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m both_versions
 
 test-fast: $(VENV)/ready  ## what needs no training, no second process and no megabytes of text: at most 90 seconds
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not e2e and not slow'

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from eeve_axolotl import rows
+from eeve_axolotl.losses.chunked import use_chunked_loss
 from eeve_axolotl.stages import STAGES, Rows
 
 EMBEDDING_STAGES = (1, 2, 3, 4, 5)
@@ -93,6 +94,13 @@ def ours(model: nn.Module, stage: int, base: int) -> Frozen:
     """This project's rows: a Parameter of their own."""
     frozen = rows.freeze(model, rows.row_mask(model, STAGES[stage], base))
     return Frozen(model, frozen.protect, frozen.merge)
+
+
+def ours_whole(model: nn.Module, stage: int, base: int) -> Frozen:
+    """This project as it trains by default: its rows, and the head's loss in chunks."""
+    frozen = ours(model, stage, base)
+    assert use_chunked_loss(model)
+    return frozen
 
 
 def axolotl_ranges(model: nn.Module, stage: int, base: int) -> Frozen:

@@ -4,7 +4,8 @@
     python benchmarks/stages.py                      # SOLAR's proportions, scaled to a CPU
     ... --json                                       # and, as the last line, one JSON object keyed by stage
 
-Axolotl's way is its own `unfrozen_parameters` with the same rows. The bound is, for stages 2 and 4, a forward pass
+Ours makes the head's loss in chunks, as it does by default. Axolotl's way is its own `unfrozen_parameters` with the
+same rows, and is left out where Axolotl is not installed. The bound is, for stages 2 and 4, a forward pass
 without gradients (head and loss included), and for stages 1, 3 and 5 a forward pass and the backward pass of its
 activations alone; neither has an optimiser. All three step in turn in this process, on the same weights of the
 internal layers; what is told are medians.
@@ -16,6 +17,7 @@ import argparse
 import copy
 import dataclasses
 import gc
+import importlib.util
 import json
 import logging
 import os
@@ -40,7 +42,7 @@ from benchmarks.freezing_methods import (
     Shape,
     Trainable,
     axolotl_ranges,
-    ours,
+    ours_whole,
     ratio,
     table,
     time_in_turn,
@@ -150,12 +152,15 @@ def planned(shape: Shape, stage: int, args: argparse.Namespace) -> tuple[float, 
 def measure(shape: Shape, stage: int, model: nn.Module, peak: float, args: argparse.Namespace) -> dict:
     """One stage's line of the table."""
     if STAGES[stage].internal_layers is Layers.QLORA:
-        runs = {OURS: prepare(adapted(model, stage), stage, ours, shape, args.checkpointing)}
+        runs = {OURS: prepare(adapted(model, stage), stage, ours_whole, shape, args.checkpointing)}
         works = {}
     else:
+        methods = {OURS: ours_whole}
+        if importlib.util.find_spec("axolotl") is not None:
+            methods[AXOLOTL] = axolotl_ranges
         runs = {
             name: prepare(sharing_layers(model), stage, method, shape, args.checkpointing)
-            for name, method in ((OURS, ours), (AXOLOTL, axolotl_ranges))
+            for name, method in methods.items()
         }
         works = {BOUND: bound(sharing_layers(model), stage, args.checkpointing)}
     works |= {name: run.step for name, run in runs.items()}
@@ -188,6 +193,7 @@ def measure(shape: Shape, stage: int, model: nn.Module, peak: float, args: argpa
             "peak_bytes": peaks[AXOLOTL],
             "speedup": ratio(seconds, AXOLOTL, OURS),
         }
+    if BOUND in seconds:
         found["bound"] = {"tokens_per_second": speed[BOUND], "share": ratio(seconds, BOUND, OURS)}
     return found
 

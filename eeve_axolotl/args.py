@@ -234,6 +234,23 @@ class EEVESettings(StageSettings):
 _WORDS = ("input_embeddings", "output_embeddings", "internal_layers")
 
 
+# What only a YAML of one kind has, and the command that it is for.
+_KINDS = (
+    ({"runs"}, "a pipeline's YAML", "axolotl eeve run"),
+    ({"mix"}, "a corpus's YAML", "axolotl eeve corpus"),
+    ({"base", "corpus", "output"}, "a tokenizer's YAML", "axolotl eeve tokenizer"),
+    ({"lm_eval_tasks"}, "an evaluation's YAML", "axolotl lm-eval"),
+    ({"tasks", "model"}, "an evaluation's YAML", "lm_eval run --config"),
+    ({"base_model"}, "a YAML of Axolotl without an `eeve:` block", "axolotl train"),
+)
+
+
+def what_it_is(cfg: Mapping[str, Any]) -> str | None:
+    """What a YAML without an `eeve:` block is, by its keys, and what reads it; None if that is not known."""
+    found = next((each for each in _KINDS if each[0] <= cfg.keys()), None)
+    return f"{found[1]}, which `{found[2]}` reads" if found else None
+
+
 def read_block(cfg: Mapping[str, Any], where: str = "the config") -> EEVESettings:
     """The `eeve:` block of an Axolotl config.
 
@@ -244,6 +261,9 @@ def read_block(cfg: Mapping[str, Any], where: str = "the config") -> EEVESetting
     """
     block = cfg.get("eeve")
     if not block:
+        kind = what_it_is(cfg)
+        if kind and not cfg.get("plugins") and not cfg.get("base_model"):
+            raise EEVEError(f"{where} is {kind}; give the YAML of a stage, which has an `eeve:` block")
         raise EEVEError(
             f"{where} has no `eeve:` block; add `eeve: {{stage: 1}}` beside the plugin, or remove the plugin"
         )

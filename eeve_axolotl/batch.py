@@ -9,10 +9,12 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eeve_axolotl.args import EEVESettings, ScheduledStage
 from eeve_axolotl.errors import EEVEError
+
+if TYPE_CHECKING:  # benchmarks/gpu plans where pydantic is not installed
+    from eeve_axolotl.args import EEVESettings, ScheduledStage
 
 SEQUENCE_LEN = 512  # Axolotl's own default of `sequence_len`
 

@@ -3,79 +3,98 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
-import os
-import re
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.plainly import stdout_kept, told_plainly
+from eeve_axolotl.version import __version__
 
 
 @click.group()
+@click.version_option(__version__, prog_name="eeve-axolotl")
 def eeve() -> None:
     """Teach a model a new language's vocabulary, the EEVE way."""
 
 
-def told_plainly(command: Callable) -> Callable:
-    """Print what a person can put right as one line on stderr, without a traceback: exit status 1, after Ctrl-C 130."""
-
-    @functools.wraps(command)
-    def wrapper(*args, **kwargs):
-        try:
-            return command(*args, **kwargs)
-        except EEVEError as error:
-            _end(f"Error: {error}", 1)
-        except KeyboardInterrupt:
-            _end("Stopped. What was finished stays: run the same command again to go on from there", 130)
-        except Exception as error:
-            number = _refusal(error)
-            if number not in REFUSED:
-                raise
-            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-            _end(
-                f"Error: {where}{os.strerror(number)}; make it possible to read and write there, or give another place",
-                1,
-            )
-
-    return wrapper
+set_keys = click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="A key of the YAML otherwise: a.b=value."
+)
 
 
-# What a disk says to a person who asks for too much of it.
-REFUSED = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EISDIR,
-    errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno.EIO, errno.ESTALE, errno.ENOLCK,
-    errno.EMFILE, errno.ENFILE,
-}  # fmt: skip
+@eeve.command()
+@click.argument("directory", type=click.Path(file_okay=False), metavar="DIR")
+@click.option("--base", help="The base model: a directory, or its name on the hub.")
+@click.option(
+    "--corpus", multiple=True, metavar="PATH", help="Text in the new language: a file, a folder, a pattern."
+)
+@click.option("--language", help="The new language: a code or a name (ko, Korean).")
+@click.option("--script", multiple=True, help="Its Unicode script, where the language does not say it.")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Text in a language that the base knows (English=./english).",
+)
+@click.option("--column", "columns", multiple=True, help="Columns that hold text.  [default: text]")
+@click.option(
+    "--gpus", type=click.IntRange(0), help="How many GPUs train; 0 for a CPU.  [default: those here]"
+)
+@click.option("--gpu", help="Which: h100-80gb, rtx-4090-24gb, ...; an unknown name lists them.")
+@click.option("--memory", type=click.FloatRange(1), help="GB of one GPU, where its name is not known.")
+@click.option("--new-tokens", type=click.IntRange(1), default=8_960, show_default=True, help="At most.")
+@click.option("--steps", type=click.IntRange(1), default=400, show_default=True, help="Of a stage, at most.")
+@click.option("--sequence-len", type=click.IntRange(16), help="Tokens.  [default: the base's, at most 4096]")
+@click.option(
+    "--global-batch", type=click.IntRange(1), default=256, show_default=True, help="Sequences a step."
+)
+@told_plainly
+def init(directory: str, base: str | None, corpus: tuple[str, ...], **others: Any) -> None:
+    """Write a project into DIR that runs as it is: tokenizer, corpus, stages and pipeline for a base, a text and GPUs."""
+    from pathlib import Path
+
+    from eeve_axolotl.project.wanted import Wanted
+
+    if base is None:
+        base = _asked("the base model, a directory or its name on the hub", "--base")
+    if not corpus:
+        corpus = (_asked("text in the new language, a file or a folder", "--corpus"),)
+    if not (others["language"] or others["script"]):
+        others["language"] = _asked("the new language, a code or a name", "--language")
+    wanted = Wanted(Path(directory), base, corpus, **others)
+    if wanted.gpu:
+        from eeve_axolotl.planner import gpus
+
+        gpus.find(wanted.gpu)  # before the heavy imports
+    with stdout_kept():
+        from eeve_axolotl.project.make import make
+        from eeve_axolotl.project.told import told
+
+        lines = list(told(make(wanted)))
+    for line in lines:
+        click.echo(line)
 
 
-def _refusal(error: Exception) -> int:
-    """The number of what the system refused, 0 where it is none; libraries written in Rust only say it in words."""
-    if isinstance(error, OSError):
-        return error.errno or 0
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    return int(said[1]) if said else 0
-
-
-def _end(sentence: str, status: int) -> None:
-    click.secho(sentence, fg="red", err=True)
-    sys.exit(status)
+def _asked(what: str, option: str) -> str:
+    if not sys.stdin.isatty():
+        raise EEVEError(f"say {what}: {option}")
+    answer: str = click.prompt(what.capitalize())
+    return answer
 
 
 @eeve.command()
 @click.argument("config", type=click.Path())
+@set_keys
 @told_plainly
-def tokenizer(config: str) -> None:
+def tokenizer(config: str, changes: tuple[str, ...]) -> None:
     """Extend a tokenizer with a corpus's tokens, as CONFIG says."""
     from eeve_axolotl.settings import read_yaml
     from eeve_axolotl.tokenizer.build import build
     from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
-    settings = read_yaml(config, TokenizerSettings)
+    settings = read_yaml(config, TokenizerSettings, changes)
     manifest = build(settings)
     counts = manifest["tokens_in_words"]
     click.echo(
@@ -114,8 +133,9 @@ def tokens(tokenizers_and_text: tuple[str, ...], file: str | None) -> None:
 
 @eeve.command()
 @click.argument("config", type=click.Path())
+@set_keys
 @told_plainly
-def corpus(config: str) -> None:
+def corpus(config: str, changes: tuple[str, ...]) -> None:
     """Filter text, choose documents for the new tokens, split and write shards, as CONFIG says."""
     try:
         from eeve_axolotl.corpus.build import build
@@ -124,7 +144,7 @@ def corpus(config: str) -> None:
         raise EEVEError(f"{error.name} is not installed; `pip install 'eeve-axolotl[corpus]'`") from None
     from eeve_axolotl.settings import read_yaml
 
-    settings = read_yaml(config, CorpusSettings)
+    settings = read_yaml(config, CorpusSettings, changes)
     output = build(settings)
     if settings.executor.kind == "slurm":
         click.echo(f"queued; {output} appears when the last job has run")
@@ -136,15 +156,16 @@ def corpus(config: str) -> None:
 @click.argument("config", type=click.Path())
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @click.option("--from", "begin", metavar="STAGE", help="Train this stage and those after it again.")
+@set_keys
 @told_plainly
-def run(config: str, dry_run: bool, begin: str | None) -> None:
+def run(config: str, dry_run: bool, begin: str | None, changes: tuple[str, ...]) -> None:
     """Run a whole pipeline: tokenizer, stages, merges, evaluation, report. Run again, it continues."""
     from eeve_axolotl.pipeline.chain import Chain
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.pipeline.tasks import print_tasks
     from eeve_axolotl.settings import read_yaml
 
-    chain = Chain(config, read_yaml(config, PipelineSettings))
+    chain = Chain(config, read_yaml(config, PipelineSettings, changes), changes=changes)
     print_tasks(chain.tasks, begin)
     if dry_run:
         chain.check_unchanged(chain.tasks.stages_from(begin))
@@ -152,11 +173,29 @@ def run(config: str, dry_run: bool, begin: str | None) -> None:
         chain.run(begin)
 
 
+def _named(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """NAME=FILE, each name once."""
+    found: dict[str, str] = {}
+    for each in given:
+        name, _, file = each.partition("=")
+        if not (name.strip() and file.strip()):
+            raise click.BadParameter(f"{each!r}: give a text its name, NAME=FILE, like Korean=held_out.jsonl")
+        if name in found:
+            raise click.BadParameter(f"two texts are called {name}; give each its own name")
+        found[name] = file
+    return found
+
+
 @eeve.command()
 @click.argument("model")
 @click.option("--config", type=click.Path(), help="A pipeline YAML whose `evaluate:` block to use.")
 @click.option(
-    "--text", "texts", multiple=True, metavar="NAME=FILE", help="A held-out text; may be given again."
+    "--text",
+    "texts",
+    multiple=True,
+    metavar="NAME=FILE",
+    callback=_named,
+    help="A held-out text; may be given again.",
 )
 @click.option("--tokenizer", help="Directory of the tokenizer, if it is not the model's own.")
 @click.option("--base", type=click.Path(), help="The base model's figures (an --output), to compare with.")
@@ -172,20 +211,25 @@ def run(config: str, dry_run: bool, begin: str | None) -> None:
 @click.option(
     "--prompt", "prompts", multiple=True, help="Text to continue, for a sample; may be given again."
 )
+@set_keys
 @told_plainly
-def evaluate(model, config, texts, tokenizer, base, output, name, position, prompts, **reading) -> None:
+def evaluate(
+    model, config, texts, tokenizer, base, output, name, position, prompts, changes, **reading
+) -> None:
     """Evaluate MODEL on held-out texts: bits per byte, tokens per character, new tokens, samples."""
     from eeve_axolotl.evaluation.inspection import evaluate as evaluate_model
     from eeve_axolotl.evaluation.settings import EvaluationSettings
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.settings import read_yaml
 
-    settings = read_yaml(config, PipelineSettings).evaluate if config else None
+    if changes and not config:
+        raise click.UsageError("--set changes keys of a YAML: give --config too")
+    settings = read_yaml(config, PipelineSettings, changes).evaluate if config else None
     given = {key: value for key, value in reading.items() if value is not None}
     if texts:
-        given["texts"] = dict(each.partition("=")[::2] for each in texts)
+        given["texts"] = texts
     if prompts:
-        given["prompts"] = list(prompts)
+        given["prompts"] = EvaluationSettings.no_blank_at_the_end(list(prompts))
     if settings is not None:
         settings = settings.model_copy(update=given)
     elif texts:
@@ -221,13 +265,15 @@ def report(directory: str) -> None:
 @eeve.command()
 @click.argument("directory", type=click.Path(file_okay=False), default="examples")
 @click.option("--model", help="Only the recipes of this base model.")
+@click.option("--recipe", help="Only this one, as --list shows it.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@click.option("--list", "listed", is_flag=True, help="Print what there is, and copy nothing.")
 @told_plainly
-def recipes(directory: str, model: str | None, overwrite: bool) -> None:
-    """Copy the packaged recipes to DIRECTORY (examples, if not given)."""
-    from eeve_axolotl.recipes import copy
+def recipes(directory: str, model: str | None, recipe: str | None, overwrite: bool, listed: bool) -> None:
+    """Copy the packaged recipes to DIRECTORY (examples, if not given), with paths that are right there."""
+    from eeve_axolotl.recipes import copy, files
 
-    for path in copy(directory, model, overwrite):
+    for path in files(model) if listed else copy(directory, model, overwrite, recipe):
         click.echo(path)
 
 
@@ -240,35 +286,42 @@ def recipes(directory: str, model: str | None, overwrite: bool) -> None:
 @click.option("--global-batch", type=click.IntRange(1), help="Sequences a step; the accumulation follows.")
 @click.option("--new-tokens", type=click.IntRange(0), help="Where the tokenizer is not built yet.")
 @click.option("--base-model", help="A directory with the config.json to plan for.")
+@set_keys
 @told_plainly
 def plan(recipes: tuple[str, ...], gpu: str, **others: Any) -> None:
     """Memory, time and cost of the stages in RECIPES (stages or pipelines); exit status 1 if one does not fit."""
     from eeve_axolotl.planner import gpus
-    from eeve_axolotl.planner.estimate import Options, check_fits, estimate
-    from eeve_axolotl.planner.table import assumptions, table
 
-    options = Options(gpu=gpus.find(gpu), **others)
-    estimates = [each for recipe in recipes for each in estimate(recipe, options)]
-    click.echo(table(estimates))
-    click.echo(assumptions(estimates, options))
+    known = gpus.find(gpu)  # before the heavy imports
+    with stdout_kept():
+        from eeve_axolotl.planner.estimate import Options, check_fits, estimate
+        from eeve_axolotl.planner.table import assumptions, table
+
+        options = Options(gpu=known, **others)
+        estimates = [each for recipe in recipes for each in estimate(recipe, options)]
+        lines = [table(estimates), assumptions(estimates, options)]
+    for line in lines:
+        click.echo(line)
     check_fits(estimates, options)
 
 
 @eeve.command()
 @click.argument("config", type=click.Path())
+@set_keys
 @told_plainly
-def check(config: str) -> None:
+def check(config: str, changes: tuple[str, ...]) -> None:
     """Say what the recipe CONFIG would train, and what would stop it; exit status 1 if something would.
 
     CONFIG may also be the YAML of a pipeline, a tokenizer or a corpus.
     """
-    from eeve_axolotl import preview
+    from eeve_axolotl import axolotl_versions, preview
     from eeve_axolotl.settings import read_mapping
 
-    cfg = read_mapping(config) | {"axolotl_config_path": config}
+    cfg = read_mapping(config, changes) | {"axolotl_config_path": config}
+    click.echo(f"checked with {axolotl_versions.in_words()}")
     ours = preview.kind_of(cfg)
     if ours is not None:
-        problems, unknown = preview.look_at_ours(config, ours), []
+        problems, unknown = preview.look_at_ours(config, ours, changes), []
     else:
         with contextlib.suppress(EEVEError):  # of the block, told below
             for line in preview.what_happens(cfg):
@@ -304,12 +357,19 @@ def schema(yaml: str) -> None:
     import json
     from pkgutil import resolve_name
 
-    click.echo(json.dumps(resolve_name(SCHEMAS[yaml]).model_json_schema(), indent=2, ensure_ascii=False))
+    with stdout_kept():
+        found = resolve_name(SCHEMAS[yaml]).model_json_schema()
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 
-if __name__ == "__main__":  # how a chain starts these commands: without Axolotl's imports, and its logging
+def main() -> None:
+    """`axolotl-eeve ...`: the same commands without Axolotl's banner, imports and logging. A chain starts them so."""
     import logging
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("axolotl").setLevel(logging.INFO)
     eeve()
+
+
+if __name__ == "__main__":
+    main()

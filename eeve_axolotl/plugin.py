@@ -1,8 +1,8 @@
 """Which Axolotl hook calls what. No logic of its own.
 
-Axolotl 0.19 calls, in order: register, pre_model_load, post_model_build (rows as in the checkpoint), then it resizes
+Axolotl calls, in order: register, pre_model_load, post_model_build (rows as in the checkpoint), then it resizes
 the embeddings, pre_lora_load (rows as the tokenizer wants them), adapters, post_model_load,
-get_trainer_cls, train, post_train (twice), post_train_unload.
+get_trainer_cls, train, post_train (twice), post_train_unload. `tests/test_contract.py` holds it to that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from axolotl.integrations.base import BasePlugin, PluginManager
 
-from eeve_axolotl import checks, sharding
+from eeve_axolotl import axolotl_versions, checks, sharding
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.preflight import PLUGIN, Recipe, stop_at_first
 from eeve_axolotl.run import StageRun
@@ -90,6 +90,8 @@ class EEVEPlugin(BasePlugin):
         sharding.check_started(trainer.accelerator, len(self.run.schedule))
         trainer.eeve_run = self.run
 
+    @stops_plainly
     def post_train_unload(self, cfg) -> None:
-        """The weights are saved: write the stage's record beside them."""
-        self.run.write_record(cfg.output_dir)
+        """The weights are saved: write the stage's record beside them. Nothing is written of a run that fails."""
+        if not axolotl_versions.is_failing():
+            self.run.write_record(cfg.output_dir)

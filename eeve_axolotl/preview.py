@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,14 @@ def kind_of(cfg: Mapping[str, Any]) -> type[Settings] | None:
     return None
 
 
-def look_at_ours(path: str, schema: type[Settings]) -> list[str]:
+def look_at_ours(path: str, schema: type[Settings], changes: Iterable[str] = ()) -> list[str]:
     """Everything that would stop the command that reads a tokenizer, corpus or pipeline YAML, by its own validator."""
     found = [
         f"`{key}` stands in lines {' and '.join(map(str, lines))} of {path}, and only the last counts; keep one"
         for key, lines in duplicate_keys(path)
     ]
     try:
-        settings = read_yaml(path, schema)
+        settings = read_yaml(path, schema, changes)
         if isinstance(settings, PipelineSettings):
             found += _look_at_pipeline(path, settings)
     except EEVEError as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
+
+_TEXT = (".yml", ".yaml", ".json", ".py")
+_EXAMPLES = re.compile(r"(?<![\w./-])examples/")
 
 SOLAR = "solar"  # its recipes lie at the top of examples/, every other model's in a folder of its own
 
@@ -38,13 +42,24 @@ def files(model: str | None = None) -> list[Path]:
     ]
 
 
-def copy(target: str | Path, model: str | None = None, overwrite: bool = False) -> list[Path]:
-    """Copy the recipes to `target`, keeping their folders; returns what was written.
+def find(name: str) -> Path:
+    """One recipe by its path below `directory()`, `examples/` before it or not. Raises EEVEError if there is none."""
+    path = Path(name.removeprefix("./").removeprefix("examples/"))
+    if path not in files():
+        raise EEVEError(f"there is no recipe {name}; `axolotl eeve recipes --list` shows all")
+    return path
 
-    Raises EEVEError, before it writes anything, if a file is there already and `overwrite` is not given.
+
+def copy(
+    target: str | Path, model: str | None = None, overwrite: bool = False, only: str | None = None
+) -> list[Path]:
+    """Copy the recipes to `target`, keeping their folders, with the paths of other recipes as they are there.
+
+    Returns what was written. Raises EEVEError, before it writes anything, if a file is there already and `overwrite` is
+    not given.
     """
     target = Path(target)
-    wanted = {target / path: directory() / path for path in files(model)}
+    wanted = {target / path: directory() / path for path in ([find(only)] if only else files(model))}
     there = [str(path) for path in wanted if path.exists()]
     if there and not overwrite:
         shown = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
@@ -53,5 +68,13 @@ def copy(target: str | Path, model: str | None = None, overwrite: bool = False) 
         )
     for path, source in wanted.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, path)
+        if source.suffix in _TEXT:
+            path.write_text(_moved(source.read_text(encoding="utf-8"), target), encoding="utf-8")
+        else:
+            shutil.copyfile(source, path)
     return list(wanted)
+
+
+def _moved(text: str, target: Path) -> str:
+    """`text` with the recipes that it names in `target`: they stand as they are typed in the directory above `examples`."""
+    return _EXAMPLES.sub(lambda found: f"{target.as_posix()}/", text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,8 +89,36 @@ def _duplicates(node: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, l
             yield from _duplicates(each, f"{prefix}{number}.", seen)
 
 
-def read_mapping(path: str | Path) -> dict[str, Any]:
-    """The keys of the YAML file `path`.
+def changed(mapping: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """`mapping` with each of `changes`, KEY=VALUE: KEY leads through blocks with dots, VALUE is YAML.
+
+    A number is the place in a list. Raises EEVEError for what is no such form, or leads nowhere.
+    """
+    found: dict[str, Any] = copy.deepcopy(dict(mapping))
+    for change in changes:
+        key, equals, value = change.partition("=")
+        *way, last = key.split(".")
+        if not equals or not all((*way, last)):
+            raise EEVEError(f"--set {change}: give KEY=VALUE, like evaluate.dtype=bfloat16")
+        block: Any = found
+        try:
+            for part in way:
+                if isinstance(block, list):
+                    block = block[int(part)]
+                else:
+                    if block.get(part) is None:
+                        block[part] = {}
+                    block = block[part]
+            block[int(last) if isinstance(block, list) else last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise EEVEError(f"--set {change}: {value} is no value for YAML; put it in quotes") from None
+        except (AttributeError, IndexError, TypeError, ValueError):
+            raise EEVEError(f"--set {change}: there is no {key} to set; correct the key") from None
+    return found
+
+
+def read_mapping(path: str | Path, changes: Iterable[str] = ()) -> dict[str, Any]:
+    """The keys of the YAML file `path`, with `changes` (see `changed`).
 
     Raises EEVEError naming the file when it is missing, not YAML, or not a mapping.
     """
@@ -106,15 +135,15 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         raise EEVEError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise EEVEError(f"{path} is empty or not a mapping of keys; see examples/ for its shape")
-    return raw
+    return changed(raw, changes)
 
 
-def read_yaml(path: str | Path, model: type[S]) -> S:
-    """Read the YAML file `path` into `model`.
+def read_yaml(path: str | Path, model: type[S], changes: Iterable[str] = ()) -> S:
+    """Read the YAML file `path`, with `changes` (see `changed`), into `model`.
 
     Raises EEVEError naming the file and the key when it is missing, not YAML, or not valid.
     """
-    raw = read_mapping(path)
+    raw = read_mapping(path, changes)
     try:
         return model.model_validate(raw)
     except ValidationError as error:

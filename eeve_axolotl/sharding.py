@@ -153,7 +153,7 @@ def _check_deepspeed(given: Mapping | str, untie: bool) -> None:
     named = [name for name in _GATHERS if name in zero]
     if len(named) > 1:
         raise EEVEError(f"{where} sets `{named[0]}` and `{named[1]}`, two names of one key; remove one")
-    if stage == 3 and not any(zero[name] for name in named):
+    if stage == 3 and not any(zero[name] is True for name in named):  # "auto" is no
         raise EEVEError(
             f"{where} saves ZeRO-3 weights in pieces, in which trained rows lie apart from their matrix; set "
             f"`zero_optimization.{_GATHERS[0]}: true`"

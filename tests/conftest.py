@@ -29,6 +29,7 @@ SLOW = [
     "evaluation/test_inspection.py",
     "faults/test_fuzz.py",
     "losses/test_chunked.py",
+    "project/test_init.py",
     "rows/test_guarantee.py",
     "rows/test_liger.py",
     "rows/test_sharding.py",

@@ -52,6 +52,11 @@ def test_what_only_an_extra_brings_is_imported_where_it_is_used():
     assert not {module for module in early if not module.startswith(f"{PACKAGE}.corpus.")}
 
 
+def test_the_extra_for_flash_attention_brings_it_whichever_axolotl_is_there():
+    """An extra that Axolotl does not have is left out by pip, with a warning only."""
+    assert required(PROJECT["optional-dependencies"]["flash-attn"]).keys() == {"flash-attn"}
+
+
 @pytest.mark.parametrize("name", sorted(ALWAYS))
 def test_every_dependency_has_a_lower_bound_that_this_environment_satisfies(name):
     requirement = ALWAYS[name]

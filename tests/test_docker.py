@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sysconfig
 import venv
-from importlib.metadata import requires
+from importlib.metadata import metadata, requires, version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
+from eeve_axolotl.axolotl_versions import TESTED
 from tests.conftest import ROOT
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
@@ -35,14 +38,32 @@ ENVIRONMENT = dict(each.split("=", 1) for line in arguments("ENV") for each in s
 ENVIRONMENT = {name: value for name, value in ENVIRONMENT.items() if name not in ("PATH", "HOME", "HF_HOME")}
 
 
-def test_the_image_is_a_release_that_the_package_allows():
+# Of each release, the variant that docker/README.md names.
+IMAGES = dict(
+    re.findall(
+        r"(?m)^\| `([\d.]+)`.* \| `(py[^`]+)` \|$",
+        (ROOT / "docker" / "README.md").read_text(encoding="utf-8"),
+    )
+)
+
+
+def test_the_images_are_the_releases_that_are_tested_and_the_newest_is_the_default():
+    assert arguments("FROM") == ["axolotlai/axolotl:${AXOLOTL}-${VARIANT}"]
+    assert set(IMAGES) == set(TESTED)
+    default = dict(each.split("=", 1) for each in arguments("ARG") if "=" in each)
+    newest = max(TESTED, key=Version)
+    assert default == {"AXOLOTL": newest, "VARIANT": IMAGES[newest]}
+
+
+@pytest.mark.both_versions
+def test_the_image_of_this_axolotl_has_a_python_and_a_torch_that_it_and_the_package_allow():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (axolotl,) = [each for each in map(Requirement, project["dependencies"]) if each.name == "axolotl"]
-    versions = dict(each.split("=", 1) for each in arguments("ARG") if "=" in each)
-    assert versions["AXOLOTL"] in axolotl.specifier
-    assert arguments("FROM") == ["axolotlai/axolotl:${AXOLOTL}-${VARIANT}"]
-    python, torch = re.match(r"py([\d.]+)-cu\d+-([\d.]+)$", versions["VARIANT"]).groups()
-    assert Requirement(f"x{project['requires-python']}").specifier.contains(python)
+    here = version("axolotl")
+    assert here in axolotl.specifier
+    python, torch = re.match(r"py([\d.]+)-cu\d+-([\d.]+)$", IMAGES[here]).groups()
+    for wanted in (project["requires-python"], metadata("axolotl")["Requires-Python"]):
+        assert SpecifierSet(wanted).contains(python)
     (wanted,) = [each for each in map(Requirement, requires("axolotl")) if each.name == "torch"]
     assert torch in wanted.specifier
 
@@ -128,7 +149,7 @@ def installed(tmp_path_factory) -> tuple[Path, Path]:
         env={
             **ENVIRONMENT,
             "PATH": f"{python.parent}:/usr/bin:/bin",
-            "AXOLOTL": "0.19.0",
+            "AXOLOTL": version("axolotl"),
             "PIP_NO_BUILD_ISOLATION": "0",
         },
         check=True,

@@ -13,7 +13,7 @@ from transformers.utils import is_flash_attn_2_available
 from eeve_axolotl import EEVEPlugin, checks
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.records import CORPUS_MANIFEST
+from eeve_axolotl.records import CORPUS_MANIFEST, HISTORY, RECORD
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.stages import STAGES
 from eeve_axolotl.trainer import EEVETrainer
@@ -216,3 +216,27 @@ def test_a_stage_in_which_no_weight_changed_leaves_no_record_of_success(moves, t
     else:
         with pytest.raises(EEVEError, match="stage 3 trained nothing: in 2 steps no weight changed"):
             run.finish(tmp_path, optimizer)
+
+
+@pytest.mark.both_versions
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt, SystemExit, torch.OutOfMemoryError])
+def test_a_run_that_fails_leaves_no_record_of_success(end, tmp_path):
+    """Axolotl 0.21 asks for what comes after a training in a `finally`, after one that failed too."""
+    plugin, cfg = EEVEPlugin(), DictDefault(output_dir=str(tmp_path))
+    plugin.run = StageRun.from_config(config())
+    plugin.run.vocabulary = Vocabulary(base_size=90, size=100, uninitialised_from=100)
+
+    def train():
+        try:
+            if end:
+                raise end
+        finally:
+            plugin.post_train_unload(cfg)
+
+    if end:
+        with pytest.raises(end):
+            train()
+        assert not list(tmp_path.iterdir())
+    else:
+        train()
+        assert {path.name for path in tmp_path.iterdir()} == {RECORD, HISTORY}

@@ -1,6 +1,7 @@
 """`axolotl eeve check`: what a recipe would do, and everything that would stop it, without loading a model."""
 
 import re
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -51,6 +52,7 @@ def test_a_sound_recipe_says_what_trains_where_it_starts_and_where_it_writes(rec
     code, said = check(recipe())
     assert code == 0, said
     for line in (
+        f"checked with Axolotl {version('axolotl')}\n",
         "starts from ./base\n",
         "input embeddings: the new rows train",
         "output embeddings: all rows train",

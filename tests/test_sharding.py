@@ -72,6 +72,7 @@ REFUSED = [
     (zero(3, mics_shard_size=1), "`mics_shard_size`.*remove it"),
     (zero(3, stage3_gather_16bit_weights_on_model_save=False), "in pieces.*set `zero_optimization"),
     (axolotls_zero3(gather_16bit_weights_on_model_save=False), "in pieces.*set `zero_optimization"),
+    (axolotls_zero3(gather_16bit_weights_on_model_save="auto"), "in pieces.*set `zero_optimization"),
     (axolotls_zero3(stage3_gather_16bit_weights_on_model_save=True), "two names of one key.*remove one"),
     (
         {"fsdp_version": 2, "fsdp_config": {"cpu_ram_efficient_loading": True}},

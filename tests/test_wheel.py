@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,32 +12,12 @@ import pytest
 
 from eeve_axolotl.version import __version__
 from tests.conftest import ROOT
+from tests.wheels import build
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    """Built from a copy: a build leaves directories beside the source, and takes in what an earlier one left."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("eeve_axolotl", "examples"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    target = tmp_path_factory.mktemp("wheel")
-    # No isolation: setuptools is here, and the network may not be.
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        target,
-        source,
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
-    (path,) = target.glob("*.whl")
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(build(tmp_path_factory.mktemp("wheel")))
 
 
 def files(directory: Path) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from eeve_axolotl import embeddings
-from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.errors import EEVEError, if_offline
 from eeve_axolotl.evaluation.scoring import score, stream_texts
 from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings, subject
 from eeve_axolotl.files import write_json
@@ -32,7 +32,7 @@ def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "a
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise EEVEError(
-            f"no model and tokenizer at {model} ({reason}); give the directory of a saved model"
+            f"no model and tokenizer at {model} ({reason}); give the directory of a saved model{if_offline()}"
         ) from None
     rows = row_count(loaded)
     size = id_count(words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from eeve_axolotl import inputs
 from eeve_axolotl.corpus.manifest import tokenizer_identity
@@ -13,7 +13,7 @@ from eeve_axolotl.records import weights_sha256
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.settings import Settings
 
-PROMPTS = ["안녕하세요, ", "오늘은 ", "Once there was "]
+PROMPTS = ["안녕하세요,", "오늘은", "Once there was"]
 
 
 class EvaluationSettings(Settings):
@@ -24,7 +24,7 @@ class EvaluationSettings(Settings):
     The base's own languages belong here too."""
 
     prompts: list[str] = PROMPTS
-    """What the model continues, greedily, for samples."""
+    """What the model continues, greedily, for samples. A blank at the end is left out: it belongs to the next token."""
 
     limit: int | None = Field(default=None, gt=0)
     """Documents of each text to read; null for all."""
@@ -37,6 +37,12 @@ class EvaluationSettings(Settings):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Weights' type while evaluating; `auto` is as saved."""
+
+    @field_validator("prompts")
+    @classmethod
+    def no_blank_at_the_end(cls, value: list[str]) -> list[str]:
+        """The prompts without blanks at their ends."""
+        return [each.rstrip() or each for each in value]
 
 
 def subject(model: str | Path, tokenizer: str | Path | None, settings: EvaluationSettings) -> dict:

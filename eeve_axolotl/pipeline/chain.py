@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,9 +43,15 @@ FULL = 1 << 20  # bytes: a disk with less room is full
 class Chain:
     """A pipeline on disk. Everything that it knows it reads from there, so it can be killed at any moment."""
 
-    def __init__(self, config: str, settings: PipelineSettings, launcher: launch.Launch | None = None):
+    def __init__(
+        self,
+        config: str,
+        settings: PipelineSettings,
+        launcher: launch.Launch | None = None,
+        changes: Sequence[str] = (),
+    ):
         self.settings, self._launch = settings, launcher or launch.launch
-        self.tasks = Tasks(config, settings)
+        self.tasks = Tasks(config, settings, changes)
         self.output, self.runs = self.tasks.output, self.tasks.runs
 
     def run(self, begin: str | None = None) -> None:

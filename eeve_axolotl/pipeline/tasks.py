@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,10 +38,14 @@ class Task:
 
 
 class Tasks:
-    """The commands of one pipeline. Raises EEVEError for a pipeline that cannot run."""
+    """The commands of one pipeline. Raises EEVEError for a pipeline that cannot run.
 
-    def __init__(self, config: str, settings: PipelineSettings):
-        self.config, self.settings = config, settings
+    Args:
+        settings: of the YAML `config`, with `changes` of its keys (see `settings.changed`), which its commands are told too.
+    """
+
+    def __init__(self, config: str, settings: PipelineSettings, changes: Sequence[str] = ()):
+        self.config, self.settings, self._changes = config, settings, changes
         self.output = Path(settings.output)
         self.runs = [Run.read(each) for each in settings.runs]
         check_chain(self.runs)
@@ -136,6 +140,8 @@ class Tasks:
         file = figures / f"{name.replace(' ', '')}.json"
         arguments = ["eeve", "evaluate", model, "--config", self.config, "--output", str(file)]
         arguments += ["--name", name, "--position", str(position)]
+        for change in self._changes:
+            arguments += ["--set", change]
         tokenizer = None if own_tokenizer else self.runs[0].cfg.get("tokenizer_config")
         if tokenizer:
             arguments += ["--tokenizer", tokenizer]

@@ -76,6 +76,7 @@ class Options:
     global_batch: int | None = None  # sequences a step; the accumulation follows
     new_tokens: int | None = None  # where no tokenizer says it
     base_model: str | None = None  # whose config.json gives the shape, instead of the recipe's
+    changes: tuple[str, ...] = ()  # KEY=VALUE, for keys of the YAMLs that were given
 
 
 def estimate(recipe: str | Path, options: Options) -> list[StageEstimate]:
@@ -84,10 +85,12 @@ def estimate(recipe: str | Path, options: Options) -> list[StageEstimate]:
     Raises EEVEError for what `Recipe.read` and `Recipe.training` do, and for a stage without an end.
     """
     path = Path(recipe)
-    cfg = read_mapping(path)
+    cfg = read_mapping(path, options.changes)
     if "runs" in cfg and "eeve" not in cfg:
-        return [each for run in read_yaml(path, PipelineSettings).runs for each in estimate(run, options)]
-    read = Recipe.read(path, options.base_model)
+        of_runs = dataclasses.replace(options, changes=())
+        runs = read_yaml(path, PipelineSettings, options.changes).runs
+        return [each for run in runs for each in estimate(run, of_runs)]
+    read = Recipe.read(path, options.base_model, options.changes)
     return [_estimate_stage(read, each, options) for each in read.settings.schedule()]
 
 

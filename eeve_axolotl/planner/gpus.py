@@ -1,4 +1,5 @@
-"""What a GPU can hold and do, by name. Source: NVIDIA's data sheets (dense bf16, no sparsity)."""
+"""What a GPU can hold and do, by name. Source: NVIDIA's and AMD's data sheets and white papers (dense bf16, no sparsity,
+sums in 32 bits)."""
 
 from __future__ import annotations
 
@@ -21,19 +22,28 @@ class GPU:
 GPUS = {
     name: GPU(name, gigabytes * GB, teraflops * 1e12)
     for name, gigabytes, teraflops in (
+        ("rtx-3090-24gb", 24, 71),
+        ("rtx-4090-24gb", 24, 165.2),
+        ("l4-24gb", 24, 121),
+        ("a10-24gb", 24, 125),
         ("a100-40gb", 40, 312),
         ("a100-80gb", 80, 312),
         ("l40s-48gb", 48, 362),
         ("h100-80gb", 80, 989.4),  # SXM
         ("h100-pcie-80gb", 80, 756),
         ("h200-141gb", 141, 989.4),
+        ("b200-180gb", 180, 2250),  # an eighth of an HGX or DGX B200
+        ("mi300x-192gb", 192, 1307.4),
     )
 }
 
 
 def find(name: str) -> GPU:
     """The GPU of this name, in any case. Raises EEVEError, naming those known, for another."""
-    try:
-        return GPUS[name.lower()]
-    except KeyError:
-        raise EEVEError(f"the GPU {name} is not known; give one of {', '.join(GPUS)}") from None
+    wanted = name.lower().replace(" ", "-").replace("_", "-")
+    if wanted in GPUS:
+        return GPUS[wanted]
+    found = [each for each in GPUS if each.startswith(f"{wanted}-")]
+    if len(found) == 1:  # its memory need not be named where it comes with one only
+        return GPUS[found[0]]
+    raise EEVEError(f"the GPU {name} is not known; give one of {', '.join(found or GPUS)}")

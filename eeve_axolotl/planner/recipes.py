@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,16 +33,17 @@ class Recipe:
     shape: Shape
 
     @classmethod
-    def read(cls, path: Path, base_model: str | None = None) -> Recipe:
+    def read(cls, path: Path, base_model: str | None = None, changes: Iterable[str] = ()) -> Recipe:
         """Read a recipe.
 
         Args:
             base_model: whose config.json gives the shape, instead of the one that the recipe's chain began with.
+            changes: KEY=VALUE, for keys of the recipe.
 
         Raises EEVEError for a recipe that is not one, an unknown base model, or a way of sharding that cannot keep
         rows.
         """
-        cfg = read_mapping(path)
+        cfg = read_mapping(path, changes)
         settings = read_block(cfg, str(path))
         check_sharding(cfg, settings.untie, len(settings.schedule()))
         first, untied = _first_model(path, cfg)

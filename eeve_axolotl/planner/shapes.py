@@ -12,7 +12,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.planner.configs import CONFIGS
-from eeve_axolotl.records import CONFIG, MODEL_CONFIG, read
 from eeve_axolotl.stages import Layers, Rows, Stage
 
 ATTENTION = "eeve_plan"  # our stand-in for flash-attention in transformers' table
@@ -51,6 +50,9 @@ def read_config(base_model: str) -> dict:
 
     Raises EEVEError where there is neither.
     """
+    # Imported here: benchmarks/gpu plans where pydantic is not installed, and has the shape already.
+    from eeve_axolotl.records import CONFIG, MODEL_CONFIG, read
+
     path = Path(base_model) / CONFIG
     if path.is_file():
         return read(path, MODEL_CONFIG) or {}

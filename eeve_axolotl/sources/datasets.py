@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eeve_axolotl import inputs
-from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.errors import EEVEError, if_offline
 from eeve_axolotl.sources.shard import TURN, Record, Shard, SourceKeys, first_line
 
 if TYPE_CHECKING:  # `datasets` takes seconds to import, and files do without it
@@ -76,5 +76,5 @@ def _load(source: SourceKeys) -> tuple[IterableDataset, str]:
         return builder.as_streaming_dataset(split=source.split), version
     except Exception as error:  # a dozen kinds, all of them about the name, the configuration or the network
         raise EEVEError(
-            f"the dataset {source.path} cannot be read ({first_line(error)}); correct path, name or split"
+            f"the dataset {source.path} cannot be read ({first_line(error)}); correct path, name or split{if_offline()}"
         ) from None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.errors import EEVEError, if_offline
 from eeve_axolotl.records import SENTENCEPIECE_MODEL
 from eeve_axolotl.tokenizer import tekken
 from eeve_axolotl.tokenizer.reloading import as_its_file_says
@@ -54,7 +54,7 @@ def load(name: str, scripts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     except (OSError, ValueError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise EEVEError(
-            f"base: no tokenizer at {name} ({first}); give a directory, a hub name or a file"
+            f"base: no tokenizer at {name} ({first}); give a directory, a hub name or a file{if_offline()}"
         ) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise EEVEError(f"base: {name} is no fast tokenizer; use a base with a tokenizer.json")

@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 ENVIRONMENT = {
+    # Axolotl starts its launchers by their names.
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     "HF_HUB_OFFLINE": "1",
     "AXOLOTL_DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -41,15 +43,15 @@ class Done:
 class Server:
     """Runs commands one at a time."""
 
-    def start(self) -> Server:
-        """Start the server, with this tree's package."""
+    def start(self, package: Path = ROOT) -> Server:
+        """Start the server, with the package that is in the directory `package`: this tree's."""
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(package)},
             start_new_session=True,
         )
         return self

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from transformers.utils import is_flash_attn_2_available
 
+from eeve_axolotl.pipeline import launch
 from tests.conftest import extended, tiny_llama
 from tests.e2e.helpers import axolotl, write_recipe
 
@@ -40,11 +42,11 @@ def bases(tmp_path_factory, base_tokenizer_directory, base_tokenizer) -> Path:
     return directory
 
 
-def failure(directory: Path, recipe: str, **options) -> str:
-    """The output of an `axolotl train` that must fail, and leave no weights."""
-    done = axolotl(directory, "train", recipe, "--launcher", "python", **options)
+def failure(directory: Path, recipe: str, launcher: str = "python", **options) -> str:
+    """The output of an `axolotl train` that must fail, and leave no weights and no record."""
+    done = axolotl(directory, "train", recipe, "--launcher", launcher, **options)
     assert done.returncode != 0, done.stdout[-2000:]
-    assert not list(directory.glob("stage*/*.safetensors"))
+    assert not [*directory.glob("stage*/*.safetensors"), *directory.glob("stage*/eeve_*")]
     return done.stdout
 
 
@@ -60,10 +62,38 @@ def test_a_recipe_does_not_run_where_the_package_is_missing(bases, tmp_path):
     """Axolotl by itself would skip the plugin with a line in its log and train every parameter."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_THE_PACKAGE)
     output = failure(bases, write_recipe(bases, 1, "./base"), first_on_path=tmp_path)
-    last = output.rstrip().splitlines()[-1]  # Axolotl's own sentence: nothing of ours can speak here
-    assert "Failed to load custom trainer class 'eeve_axolotl.trainer.EEVETrainer'" in last
-    assert "No module named 'eeve_axolotl'" in last
+    # Axolotl's own words: nothing of ours can speak here. 0.19 stops at the trainer's class, 0.21 at the plugin.
+    assert "No module named 'eeve_axolotl'" in output.rstrip().splitlines()[-1]
     assert "train_runtime" not in output
+
+
+# How a launcher begins to tell of a process that has failed, in words of its own.
+LAUNCHERS_REPORT = {
+    "python": None,
+    "accelerate": 'Traceback (most recent call last):\n  File "{bin}/accelerate"',
+    "torchrun": "torch/distributed/elastic/multiprocessing/api.py",
+}
+
+
+@pytest.mark.both_versions
+@pytest.mark.parametrize("launcher", LAUNCHERS_REPORT)
+def test_a_tokenizer_that_is_not_extended_is_refused_with_each_launcher(bases, launcher):
+    """After the model is loaded, where a run has the most to take down; what the launcher adds is its own."""
+    output = failure(bases, write_recipe(bases, 1, "./base", tokenizer_config="./base"), launcher)
+    mark = LAUNCHERS_REPORT[launcher]
+    said, found, report = (
+        output.partition(mark.format(bin=Path(sys.executable).parent)) if mark else (output, "", "")
+    )
+    assert bool(found) == bool(mark), output[-3000:]
+    if launcher == "torchrun":  # the mark is inside a line of its log
+        said = said.rpartition("\n")[0]
+    assert "there are no new rows to train: the tokenizer has 32,000 tokens and the model 32,000" in sentence(
+        said
+    )
+    assert "set tokenizer_config to an extended tokenizer (`axolotl eeve tokenizer` builds" in sentence(said)
+    assert "eeve_axolotl/" not in report  # no frame of ours
+    (bases / "log").write_text(output)
+    assert launch.why(bases / "log") == sentence(said)  # which is all that a chain shows
 
 
 def test_a_stage_before_its_predecessor_names_what_to_run_first(bases):
@@ -71,12 +101,6 @@ def test_a_stage_before_its_predecessor_names_what_to_run_first(bases):
     said = sentence(failure(bases, write_recipe(bases, 3, "./stage2")))
     assert "base_model ./stage2 does not exist" in said
     assert "run `axolotl train stage2.yml` first" in said
-
-
-def test_a_tokenizer_that_is_not_extended_is_refused(bases):
-    said = sentence(failure(bases, write_recipe(bases, 1, "./base", tokenizer_config="./base")))
-    assert "there are no new rows to train: the tokenizer has 32,000 tokens and the model 32,000 rows" in said
-    assert "set tokenizer_config to an extended tokenizer (`axolotl eeve tokenizer` builds one)" in said
 
 
 @pytest.mark.skipif(is_flash_attn_2_available(), reason="flash-attn is installed")

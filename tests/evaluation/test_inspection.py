@@ -11,7 +11,7 @@ from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import evaluate, neighbours, row_norms
 from eeve_axolotl.evaluation.scoring import score
-from eeve_axolotl.evaluation.settings import EvaluationSettings
+from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings
 from tests.conftest import extended, tiny_llama
 
 WORDS = ["▁학교", "▁지금", "안녕"]
@@ -140,3 +140,10 @@ def test_the_command_reads_in_bf16_if_asked(tmp_path, tokenizer):
         bits[dtype] = found["texts"]["Korean"]["bits_per_byte"]
     assert bits["bfloat16"] != bits["float32"]
     assert bits["bfloat16"] == pytest.approx(bits["float32"], rel=0.01)
+
+
+def test_no_prompt_ends_in_a_blank():
+    """The next word's own token begins with it: a model that has seen no lone blank would write garbage."""
+    made = EvaluationSettings(texts={"Korean": "a"}, prompts=["오늘은 ", "Once there was \n", "a b"])
+    assert made.prompts == ["오늘은", "Once there was", "a b"]
+    assert EvaluationSettings(texts={"Korean": "a"}).prompts == [each.strip() for each in PROMPTS]

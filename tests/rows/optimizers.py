@@ -65,11 +65,12 @@ def build(name: str, model, folder, lr: float = 1e-2, decay: float = 0.1, mesh=N
     """The optimiser over what trains in `model`; `mesh` is FSDP2's, of which Axolotl tells Muon and SinkGD."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        use_cpu = next(model.parameters()).device.type == "cpu"
         if name in TRANSFORMERS:
             options = _PROJECTED if name in ("galore_adamw", "apollo_adamw") else {}
             arguments = TrainingArguments(
                 str(folder),
-                use_cpu=True,
+                use_cpu=use_cpu,
                 optim=name,
                 learning_rate=lr,
                 weight_decay=decay,
@@ -78,13 +79,13 @@ def build(name: str, model, folder, lr: float = 1e-2, decay: float = 0.1, mesh=N
             )
             optimizer = Trainer(model=model, args=arguments).create_optimizer()
         else:
-            optimizer = _build_as_axolotl(name, model, folder, lr, decay, mesh)
+            optimizer = _build_as_axolotl(name, model, folder, lr, decay, mesh, use_cpu)
     if hasattr(optimizer, "train"):  # schedule-free optimisers have a mode
         optimizer.train()
     return optimizer
 
 
-def _build_as_axolotl(name, model, folder, lr, decay, mesh):
+def _build_as_axolotl(name, model, folder, lr, decay, mesh, use_cpu):
     """As axolotl.core.builders.base and its OptimizerMixin do."""
     from axolotl.core.trainers.mixins.optimizer import OptimizerMixin
     from axolotl.core.training_args import AxolotlTrainingArguments
@@ -125,7 +126,7 @@ def _build_as_axolotl(name, model, folder, lr, decay, mesh):
         pass
 
     arguments = AxolotlTrainingArguments(
-        str(folder), use_cpu=True, learning_rate=lr, weight_decay=decay, report_to=[]
+        str(folder), use_cpu=use_cpu, learning_rate=lr, weight_decay=decay, report_to=[]
     )
     trainer = AxolotlLikeTrainer(model=model, args=arguments, optimizer_cls_and_kwargs=(cls, kwargs))
     return trainer.create_optimizer()

@@ -1,0 +1,59 @@
+"""Install this package, to work on it, beside one version of Axolotl: `PYTHON tools/install_axolotl.py VERSION`.
+
+Into the environment whose Python runs it. Axolotl comes first, by itself: whichever Python it asks for (0.21 runs on
+3.11 and asks for 3.12), and whether or not pyproject.toml allows it. pip then brings what it and this package need.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = ("test", "lint")
+
+
+def requirements() -> list[str]:
+    """What this package and its extras ask for, but for Axolotl."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for extra in EXTRAS for line in extras[extra])]
+    own = f"{project['name']}["  # an extra that names another
+    for line in [each for each in lines if each.startswith(own)]:
+        lines.remove(line)
+        lines += extras[line.removeprefix(own).rstrip("]")]
+    return [line for line in lines if not line.startswith("axolotl>")]
+
+
+def main(version: str) -> None:
+    """Install everything; DeepSpeed where it builds."""
+
+    def pip(*arguments: str, check: bool = True) -> bool:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            *arguments,
+        ]
+        return subprocess.run(command, check=check).returncode == 0
+
+    pip("--no-deps", "--ignore-requires-python", f"axolotl=={version}")
+    pip(f"axolotl=={version}", *requirements())
+    pip("--no-deps", "--editable", str(ROOT))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if not pip("--no-build-isolation", *project["optional-dependencies"]["deepspeed"], check=False):
+        print("DeepSpeed was not installed: the tests of ZeRO will skip")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        main(sys.argv[1])
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"pip could not install it (status {error.returncode}): see what it said above")
