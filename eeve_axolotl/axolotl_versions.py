@@ -14,6 +14,9 @@ TESTED = (
     "0.21.0",
 )  # the contract and what touches Axolotl: the tests that are marked both_versions
 
+# Hooks that the plugin has and older versions do not call, with the version that first does.
+HOOKS_SINCE = {"post_lora_merge": (0, 21)}  # on 0.19 only a chain records a merge
+
 
 def installed() -> str:
     """The version of the Axolotl that is here; empty without one."""
@@ -21,6 +24,12 @@ def installed() -> str:
         return version("axolotl")
     except PackageNotFoundError:
         return ""
+
+
+def release() -> tuple[int, int]:
+    """Its first two numbers."""
+    major, minor = installed().split(".")[:2]
+    return int(major), int(minor)
 
 
 def in_words() -> str:

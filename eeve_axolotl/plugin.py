@@ -15,6 +15,7 @@ from axolotl.integrations.base import BasePlugin, PluginManager
 from eeve_axolotl import axolotl_versions, checks, sharding
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.preflight import PLUGIN, Recipe, stop_at_first
+from eeve_axolotl.records import record_merge
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.tokenizer_files import travel_with_tokenizers
 
@@ -95,3 +96,8 @@ class EEVEPlugin(BasePlugin):
         """The weights are saved: write the stage's record beside them. Nothing is written of a run that fails."""
         if not axolotl_versions.is_failing():
             self.run.write_record(cfg.output_dir)
+
+    @stops_plainly
+    def post_lora_merge(self, cfg, adapter_path: str, output_path: str) -> None:
+        """The merged model is saved: its record and history beside it, as a chain has them."""
+        record_merge(adapter_path, output_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from eeve_axolotl import kinds
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json_if_there, sha256
+from eeve_axolotl.files import read_json_if_there, sha256, write_json, writing
 
 # Beside a stage's weights.
 RECORD = "eeve_stage.json"  # written last: its presence says "done"
@@ -144,6 +145,24 @@ def read_record(directory: str | Path) -> dict[str, Any] | None:
     """
     record = read(Path(directory) / RECORD, STAGE_RECORD)
     return record if record and record["weights"] == weights_sha256(directory) else None
+
+
+def record_merge(adapter: str | Path, merged: str | Path) -> bool:
+    """Put the record and the history of a finished stage beside the model that its adapter was merged into.
+
+    The record comes last: its presence says that the merge is whole. Returns False, with nothing written, where the
+    adapter is not a finished stage's (a checkpoint's, say).
+    """
+    record = read_record(adapter)
+    if record is None:
+        return False
+    merged = Path(merged)
+    if (history := Path(adapter) / HISTORY).is_file():
+        with writing(merged / HISTORY) as copy:
+            shutil.copy(history, copy)
+    of_the_merge = {"merged_from": record["weights"], "weights": weights_sha256(merged)}
+    write_json(merged / RECORD, {**record, **of_the_merge})
+    return True
 
 
 def check_kept_weights(directory: Path, stage: str) -> None:

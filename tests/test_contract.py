@@ -8,7 +8,7 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.utils.schemas.config import AxolotlInputConfig
 from transformers import Trainer
 
-from eeve_axolotl import EEVEPlugin
+from eeve_axolotl import EEVEPlugin, axolotl_versions
 from eeve_axolotl.trainer import EEVETrainer
 
 pytestmark = pytest.mark.both_versions
@@ -33,6 +33,9 @@ def positional(function) -> list[str]:
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_hook_is_one_of_axolotls_and_takes_what_it_is_given(hook):
+    if axolotl_versions.release() < axolotl_versions.HOOKS_SINCE.get(hook, (0, 0)):
+        assert not hasattr(BasePlugin, hook)
+        return
     assert positional(getattr(EEVEPlugin, hook)) == positional(getattr(BasePlugin, hook))
 
 

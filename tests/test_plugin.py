@@ -7,13 +7,14 @@ import torch
 from axolotl.core.trainers.base import AxolotlTrainer
 from axolotl.integrations.base import BasePlugin, PluginManager
 from axolotl.utils.dict import DictDefault
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import is_flash_attn_2_available
 
 from eeve_axolotl import EEVEPlugin, checks
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.records import CORPUS_MANIFEST, HISTORY, RECORD
+from eeve_axolotl.records import CORPUS_MANIFEST, HISTORY, RECORD, read_record, weights_sha256
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.stages import STAGES
 from eeve_axolotl.trainer import EEVETrainer
@@ -240,3 +241,27 @@ def test_a_run_that_fails_leaves_no_record_of_success(end, tmp_path):
     else:
         train()
         assert {path.name for path in tmp_path.iterdir()} == {RECORD, HISTORY}
+
+
+def test_a_merged_model_has_the_record_and_history_of_its_adapter_and_no_other(tmp_path):
+    """What Axolotl 0.21 asks for after a plain `axolotl merge-lora`, and a chain writes on every version."""
+    adapter, merged = tmp_path / "stage6", tmp_path / "stage6" / "merged"
+    merged.mkdir(parents=True)
+    save_file({"lora_A": torch.zeros(2)}, adapter / "adapter_model.safetensors")
+    save_file({"weight": torch.ones(2)}, merged / "model.safetensors")
+    EEVEPlugin().post_lora_merge(DictDefault(), str(adapter), str(merged))
+    found = {path.name for path in merged.iterdir()}
+    assert found == {"model.safetensors"}  # the adapter is no finished stage's
+
+    record = {"stage": "6", "base_vocab_size": 90, "vocab_size": 100, "weights": weights_sha256(adapter)}
+    (adapter / RECORD).write_text(json.dumps(record))
+    (adapter / HISTORY).write_text('{"steps": []}')
+    EEVEPlugin().post_lora_merge(DictDefault(), str(adapter), str(merged))
+    expected = {**record, "merged_from": weights_sha256(adapter), "weights": weights_sha256(merged)}
+    assert read_record(merged) == expected
+    assert (merged / HISTORY).read_text() == '{"steps": []}'
+    # Trained again, not to its end.
+    (merged / RECORD).unlink()
+    save_file({"lora_A": torch.ones(2)}, adapter / "adapter_model.safetensors")
+    EEVEPlugin().post_lora_merge(DictDefault(), str(adapter), str(merged))
+    assert not (merged / RECORD).exists()

@@ -20,18 +20,16 @@ from eeve_axolotl.pipeline.runs import Run, changes, claim
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.pipeline.tasks import Task, Tasks
 from eeve_axolotl.records import (
-    HISTORY,
     RECORD,
     RUN_STATE,
     RUNS,
-    STAGE_RECORD,
     TOKENIZER_FILE,
     TOKENIZER_MANIFEST,
     check_kept_weights,
     is_ours,
     read,
     read_record,
-    weights_sha256,
+    record_merge,
 )
 from eeve_axolotl.settings import read_yaml
 from eeve_axolotl.tokenizer.origin import what_changed
@@ -187,12 +185,8 @@ class Chain:
         remove_ours(run.result, is_ours)  # of a merge that was killed
         self._command(task, display)
         tokenizer_files.copy(run.cfg.get("tokenizer_config") or run.cfg["base_model"], run.result)
-        record = read(run.output / RECORD, STAGE_RECORD)
-        assert record is not None  # the run is trained
-        merged = {"merged_from": record["weights"], "weights": weights_sha256(run.result)}
-        if (run.output / HISTORY).is_file():
-            shutil.copy(run.output / HISTORY, run.result / HISTORY)
-        write_json(run.result / RECORD, {**record, **merged})
+        recorded = record_merge(run.output, run.result)  # Axolotl 0.21 has asked the plugin to, 0.19 has not
+        assert recorded  # the run is trained
 
     def _command(self, task: Task, display: Display) -> Path:
         """Run the task's command; returns its log. Raises EEVEError in the command's own words if it fails."""

@@ -102,6 +102,7 @@ def whole(ground) -> Path:
     return directory
 
 
+@pytest.mark.both_versions
 def test_a_pipeline_ends_with_every_stage_done_and_a_table(whole):
     log = (whole / "axolotl.log").read_text()
     for stage, unchanged in ((1, "yes"), (2, "yes"), (3, "yes"), (6, "-"), (7, "yes")):

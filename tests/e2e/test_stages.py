@@ -14,7 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from eeve_axolotl import embeddings
+from eeve_axolotl import axolotl_versions, embeddings
+from eeve_axolotl.records import HISTORY, read_record
 from tests.conftest import corpus, tiny_llama
 from tests.e2e.helpers import axolotl, write_recipe
 
@@ -153,6 +154,18 @@ def test_each_stage_leaves_its_record(chain, stage):
     assert record["optimizer_state_bytes"] > 0
     assert (record["initialised"] is None) == (stage > 1)
     assert not (chain.directory / f"stage{stage}" / "eeve_stage.failed.json").exists()
+
+
+@pytest.mark.parametrize("stage", [6, 7])
+def test_a_plain_merge_is_recorded_where_axolotl_asks_for_it(chain, stage):
+    """0.19 does not: there a chain records it, and the stage after it finds the record beside the adapter."""
+    output = chain.directory / f"stage{stage}"
+    record = read_record(output / "merged")
+    if axolotl_versions.release() < axolotl_versions.HOOKS_SINCE["post_lora_merge"]:
+        assert record is None
+    else:
+        assert record["merged_from"] == read_record(output)["weights"]
+        assert (output / "merged" / HISTORY).read_bytes() == (output / HISTORY).read_bytes()
 
 
 def test_only_the_first_stage_initialises_rows(chain):
