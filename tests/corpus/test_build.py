@@ -514,8 +514,8 @@ def test_the_example_is_read():
 
     settings = read_yaml(ROOT / "examples" / "corpus.yml", CorpusSettings)
     assert list(settings.mix) == ["korean", "english", "parallel"]
-    fineweb = settings.mix["korean"].sources[0]
-    assert (fineweb.path, fineweb.name, fineweb.split) == ("HuggingFaceFW/fineweb-2", "kor_Hang", "train")
+    paths = {name: [source.path for source in group.sources] for name, group in settings.mix.items()}
+    assert paths == {name: [f"./text/{name}"] for name in settings.mix}
     assert settings.budget.bytes == 6_700_000_000
     assert len(group_filters(settings.mix["korean"], Path())) > len(
         group_filters(settings.mix["parallel"], Path())
