@@ -2,7 +2,7 @@
 
 Axolotl calls, in order: register, pre_model_load, post_model_build (rows as in the checkpoint), then it resizes
 the embeddings, pre_lora_load (rows as the tokenizer wants them), adapters, post_model_load,
-get_trainer_cls, train, post_train (twice), post_train_unload. `tests/test_contract.py` holds it to that.
+get_trainer_cls, train, post_train (twice), post_train_unload. `tests/test_contract.py` holds the hooks' forms to Axolotl's.
 """
 
 from __future__ import annotations
