@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,8 @@ def check_recipe(cfg: Mapping[str, Any]) -> None:
     """
     tokenizer = cfg.get("tokenizer_config") or cfg.get("base_model")
     for key in ("datasets", "pretraining_dataset", "test_datasets"):
-        entries = cfg.get(key) or []
-        for entry in [entries] if isinstance(entries, (Mapping, str)) else entries:
-            for corpus in _corpora(entry):
+        for paths in paths_read(cfg, key):
+            for corpus in _corpora(paths):
                 if tokenizer and Path(tokenizer).is_dir():
                     check_tokenizer(corpus, tokenizer)
                 manifest = read_manifest(corpus)
@@ -88,8 +87,7 @@ def check_recipe(cfg: Mapping[str, Any]) -> None:
 
 def corpus_tokens(cfg: Mapping[str, Any]) -> int | None:
     """Tokens of the corpora of ours that an Axolotl config trains on; None where a dataset of it is none of ours."""
-    entries = cfg.get("datasets") or []
-    found = [_corpora(entry) for entry in ([entries] if isinstance(entries, (Mapping, str)) else entries)]
+    found = [_corpora(paths) for paths in paths_read(cfg, "datasets")]
     if not found or not all(found):
         return None
     manifests = [read_manifest(corpus) or {} for corpus in {corpus for each in found for corpus in each}]
@@ -98,15 +96,22 @@ def corpus_tokens(cfg: Mapping[str, Any]) -> int | None:
     return sum(group["tokens"] for each in manifests for group in each["groups"].values())
 
 
-def _corpora(entry: Mapping[str, Any] | str) -> list[Path]:
-    """The directories with a manifest at or above the paths of a dataset entry."""
-    if isinstance(entry, str):
-        paths = [entry]
-    else:
-        files = entry.get("data_files") or []
-        paths = [entry.get("path") or "", *([files] if isinstance(files, str) else files)]
+def paths_read(cfg: Mapping[str, Any], key: str) -> Iterator[list[str]]:
+    """Of each dataset that an Axolotl config has under `key`, what it reads: the path, and the names of its files."""
+    entries = cfg.get(key) or []
+    for entry in [entries] if isinstance(entries, (Mapping, str)) else entries:
+        if isinstance(entry, str):
+            yield [entry]
+        else:
+            files = entry.get("data_files") or []
+            named = [entry.get("path"), *([files] if isinstance(files, str) else files)]
+            yield [str(each) for each in named if each]
+
+
+def _corpora(paths: list[str]) -> list[Path]:
+    """The directories with a manifest at or above the paths of a dataset."""
     found: list[Path] = []
-    for path in filter(None, paths):
+    for path in paths:
         for directory in (Path(path), *list(Path(path).parents)[:2]):
             if (directory / CORPUS_MANIFEST).is_file() and directory not in found:
                 found.append(directory)

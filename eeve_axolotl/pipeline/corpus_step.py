@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from eeve_axolotl.corpus.manifest import check_length, held_out_file, read_manifest
+from eeve_axolotl.corpus.manifest import check_length, held_out_file, paths_read, read_manifest
 from eeve_axolotl.corpus.origin import local_sources, what_changed
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
@@ -46,13 +45,19 @@ class CorpusStep:
             texts: what is evaluated on.
         """
         self._check_tokenizer(runs, tokenizer)
-        readers = [(run, key, each) for run in runs for key, each in _read(run.cfg) if self._is_read(each)]
+        readers = [
+            (run, key)
+            for run in runs
+            for key in ("datasets", "pretraining_dataset")
+            for paths in paths_read(run.cfg, key)
+            if any(map(self._is_in_it, paths))
+        ]
         if not readers:
             raise EEVEError(
                 f"corpus: no run reads {self.output}, which {self.config} writes; set `datasets: [{{path: {self.output}, "
                 "type: completion, split: train}]` in the runs, or leave `corpus` out of the pipeline"
             )
-        for run, key, _ in readers:
+        for run, key in readers:
             check_length(run.cfg, self.settings.write.longest_record, self.output, key)
         if not self.settings.held_out.share and (
             names := [name for name in texts if self.makes(texts[name])]
@@ -98,23 +103,8 @@ class CorpusStep:
                     "use one in both"
                 )
 
-    def _is_read(self, path: str) -> bool:
+    def _is_in_it(self, path: str) -> bool:
         return Path(path).absolute().is_relative_to(self.output.absolute())
-
-
-def _read(cfg: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What an Axolotl config trains on: the key, and a path."""
-    found = []
-    for key in ("datasets", "pretraining_dataset"):
-        entries = cfg.get(key) or []
-        for entry in [entries] if isinstance(entries, (Mapping, str)) else entries:
-            if isinstance(entry, str):
-                found.append((key, entry))
-                continue
-            files = entry.get("data_files") or []
-            names = [files] if isinstance(files, str) else files if isinstance(files, list) else []
-            found += [(key, str(each)) for each in (entry.get("path"), *names) if each]
-    return found
 
 
 def _same(one: str | Path, other: str | Path) -> bool:
