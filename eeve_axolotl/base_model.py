@@ -90,11 +90,8 @@ def _config(base: str, revision: str, trust: bool, written: int) -> Any:
     try:
         return AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust)
     except Exception as error:  # each architecture checks its keys in its own way
-        said = " ".join(str(error).split())[:200]
         if Path(base).is_dir():
-            raise EEVEError(
-                f"no model can be made of {base}/config.json ({said}); put back the base model's"
-            ) from None
+            raise _no_model(base, error) from None
         raise UnknownError(
             f"{base} is no directory here, and the hub could not be asked about it ({type(error).__name__}); download it, "
             "or go online"
@@ -111,7 +108,9 @@ def _on_meta(base: str, revision: str, trust: bool, written: int) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     except Exception as error:  # of a model that is no causal language model, or whose config is not whole
-        said = " ".join(str(error).split())[:200]
-        raise EEVEError(
-            f"no model can be made of {base}/config.json ({said}); put back the base model's"
-        ) from None
+        raise _no_model(base, error) from None
+
+
+def _no_model(base: str, error: Exception) -> EEVEError:
+    said = " ".join(str(error).split())[:200]
+    return EEVEError(f"no model can be made of {base}/config.json ({said}); put back the base model's")

@@ -8,9 +8,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from eeve_axolotl import vocabulary
+from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.errors import EEVEError, UnknownError
 from eeve_axolotl.logs import logger
-from eeve_axolotl.vocabulary import id_count
+from eeve_axolotl.vocabulary import Vocabulary, id_count
 
 LOG = logger("tokens")
 
@@ -49,8 +51,32 @@ def tokenizer_of(cfg: Mapping[str, Any]) -> Any:
             ) from None
 
 
+def vocabulary_of(
+    cfg: Mapping[str, Any], tokenizer: Any, rows: int, settings: EEVESettings, mark: dict[str, int] | None
+) -> Vocabulary:
+    """Which tokens of a run's tokenizer are new (see `vocabulary.resolve`).
+
+    Args:
+        tokenizer: as Axolotl loads it (see `tokenizer_of`).
+        rows: of the base model's checkpoint.
+        mark: in the base model's config.
+
+    Raises EEVEError, naming the keys of the config that changed the tokenizer.
+    """
+    with _naming(cfg):
+        return vocabulary.resolve(
+            tokenizer,
+            rows,
+            needs_new_rows=any(each.resolved().trains_new_rows_only for each in settings.schedule()),
+            explicit=settings.base_vocab_size,
+            manifest=vocabulary.manifest_base_size(_name(cfg)),
+            mark=mark,
+            base_tokenizer=_tokenizer_beside(cfg),
+        )
+
+
 @contextlib.contextmanager
-def naming(cfg: Mapping[str, Any]) -> Iterator[None]:
+def _naming(cfg: Mapping[str, Any]) -> Iterator[None]:
     """Say in an EEVEError on the tokenizer which keys of the config changed it."""
     try:
         yield
@@ -76,7 +102,7 @@ def _changes(cfg: Mapping[str, Any]) -> Iterator[str]:
         yield f"{keys} of this config add {added:,} to the {plain:,} tokens of {_name(cfg)}"
 
 
-def tokenizer_beside(cfg: Mapping[str, Any]) -> Any:
+def _tokenizer_beside(cfg: Mapping[str, Any]) -> Any:
     """The base model's own tokenizer, to hold the run's against; None where there is none to compare."""
     base = str(cfg.get("base_model") or "")
     if not cfg.get("tokenizer_config") or cfg["tokenizer_config"] == base:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eeve_axolotl import base_model, batch, checks, config_tokens, sharding, vocabulary
+from eeve_axolotl import base_model, batch, checks, config_tokens, sharding
 from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.corpus.manifest import check_recipe
 from eeve_axolotl.errors import EEVEError, UnknownError
@@ -168,12 +168,11 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         raise unknown
 
 
-def _adapters(recipe: Recipe) -> Iterator[str]:
+def _adapters(recipe: Recipe) -> None:
     """Their names are asked of the model, whose config may lie on the hub only."""
     if recipe.has_base:
         for stage in recipe.stages:
             checks.modules_to_save(recipe.cfg, stage)
-    yield from ()
 
 
 def _overrides(recipe: Recipe) -> Iterator[str]:
@@ -187,17 +186,16 @@ def _tied(recipe: Recipe) -> Iterator[str]:
         yield needs[0].refuses_one_matrix()
 
 
-def _head(recipe: Recipe) -> Iterator[str]:
+def _head(recipe: Recipe) -> None:
     if recipe.cfg.get(checks.LIGER_LOSS) and recipe.has_base:
         checks.check_head(recipe.cfg, base_model.on_meta(recipe.cfg))
-    yield from ()
 
 
 def _inputs(recipe: Recipe) -> Iterator[str]:
     yield from checks.input_problems(recipe.cfg, recipe.made)
 
 
-def _tokenizer(recipe: Recipe) -> Iterator[str]:
+def _tokenizer(recipe: Recipe) -> None:
     """The tokenizer with what the config adds to it, against the block, the base model's mark and its rows."""
     cfg = recipe.cfg
     name = str(cfg.get("tokenizer_config") or cfg.get("base_model") or "")
@@ -214,17 +212,7 @@ def _tokenizer(recipe: Recipe) -> Iterator[str]:
     rows = getattr(config.get_text_config(), "vocab_size", None)
     if rows is None:
         return
-    with config_tokens.naming(cfg):
-        vocabulary.resolve(
-            tokenizer,
-            rows,
-            needs_new_rows=any(stage.trains_new_rows_only for stage in recipe.stages),
-            explicit=recipe.settings.base_vocab_size,
-            manifest=vocabulary.manifest_base_size(name),
-            mark=getattr(config, MARK, None),
-            base_tokenizer=config_tokens.tokenizer_beside(cfg),
-        )
-    yield from ()
+    config_tokens.vocabulary_of(cfg, tokenizer, rows, recipe.settings, getattr(config, MARK, None))
 
 
 def _raises(check: Callable[[Recipe], object]) -> Callable[[Recipe], Iterator[str]]:
@@ -259,8 +247,8 @@ CHECKS: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
     ("the corpus", _raises(lambda each: check_recipe(each.cfg))),
     ("overrides of the model", _overrides),
     ("whether the embeddings are tied", _tied),
-    ("the modules that train beside adapters", _adapters),
-    ("the loss of the head", _head),
-    ("the tokenizer", _tokenizer),
+    ("the modules that train beside adapters", _raises(_adapters)),
+    ("the loss of the head", _raises(_head)),
+    ("the tokenizer", _raises(_tokenizer)),
 ]
 """What each looks at, and how; quick ones first."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from axolotl.utils.logging import get_logger
 
-from eeve_axolotl import batch, checks, config_tokens, embeddings, rows, vocabulary
+from eeve_axolotl import batch, checks, config_tokens, embeddings, rows
 from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
 from eeve_axolotl.base_model import is_tied
 from eeve_axolotl.errors import EEVEError
@@ -115,16 +115,9 @@ class StageRun:
 
         assert self.checkpoint_rows is not None  # note_checkpoint comes before
         tokenizer = load_tokenizer(cfg)
-        with config_tokens.naming(cfg):
-            self.vocabulary = vocabulary.resolve(
-                tokenizer,
-                self.checkpoint_rows,
-                needs_new_rows=any(each.resolved().trains_new_rows_only for each in self.schedule),
-                explicit=self.settings.base_vocab_size,
-                manifest=vocabulary.manifest_base_size(cfg.tokenizer_config or cfg.base_model),
-                mark=getattr(model.config, MARK, None),
-                base_tokenizer=config_tokens.tokenizer_beside(cfg),
-            )
+        self.vocabulary = config_tokens.vocabulary_of(
+            cfg, tokenizer, self.checkpoint_rows, self.settings, getattr(model.config, MARK, None)
+        )
         start, stop = self.vocabulary.uninitialised_from, self.vocabulary.size
         if rows.row_count(model) < stop:  # Axolotl counts tokens, and ids may have holes
             model.resize_token_embeddings(stop, mean_resizing=False)
