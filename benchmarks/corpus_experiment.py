@@ -34,9 +34,13 @@ os.environ |= {
     "CUDA_VISIBLE_DEVICES": "",
 }
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
+
+from benchmarks.small_base import random_model, write_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPORA = Path(os.environ.get("EEVE_CORPORA", ROOT.parent / "shared" / "corpora"))
@@ -139,26 +143,7 @@ def read(name: str) -> list[str]:
 
 def write_base_tokenizer() -> None:
     """A SentencePiece BPE with byte fallback, SOLAR's type, of English."""
-    from sentencepiece import SentencePieceTrainer
-    from transformers import AutoTokenizer
-
-    directory = Path("base_tokenizer")
-    directory.mkdir(exist_ok=True)
-    lines = (line for text in read("base") for line in text.split("\n") if line.isascii())
-    SentencePieceTrainer.train(
-        sentence_iterator=lines,
-        model_prefix=str(directory / "tokenizer"),
-        vocab_size=BASE_TOKENS,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-    )
-    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
-    settings = {"tokenizer_class": "LlamaTokenizer", "add_eos_token": False, **names}
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    AutoTokenizer.from_pretrained(directory).save_pretrained(directory)
+    write_tokenizer(Path("base_tokenizer"), read("base"), BASE_TOKENS)
 
 
 def extend_tokenizer() -> None:
@@ -194,23 +179,8 @@ def train_base(steps: int) -> None:
 
 
 def _write_random_model() -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=BASE_TOKENS,
-        hidden_size=64,
-        intermediate_size=224,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        max_position_embeddings=LENGTH,
-        tie_word_embeddings=False,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained("random")
+    model = random_model(BASE_TOKENS, LENGTH, width=64, inner=224, layers=4, heads=4, groups=1)
+    model.save_pretrained("random")
 
 
 def train(output: str, **keys) -> None:

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from benchmarks.small_base import random_model, write_tokenizer
 from eeve_axolotl.embeddings import first_character, initialise, speller, subwords, truncated
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +123,7 @@ def base_of(arguments) -> tuple[torch.nn.Module, object]:
     else:
         target = arguments.directory / "small" / "base"
         if not (target / "config.json").exists():
-            train_small_base(target, arguments.directory / "small")
+            train_small_base(target)
     model = AutoModelForCausalLM.from_pretrained(target, dtype=getattr(torch, arguments.dtype))
     if model.config.tie_word_embeddings:
         untie(model)
@@ -161,45 +162,15 @@ def extended_tokenizer(base: Path, directory: Path):
     return AutoTokenizer.from_pretrained(target)
 
 
-def train_small_base(target: Path, directory: Path) -> None:
+def train_small_base(target: Path) -> None:
     """A model of SOLAR's kind: SentencePiece with byte fallback, untied, trained on English of the fit part."""
-    from sentencepiece import SentencePieceTrainer
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer
 
     tokens = 4_000
-    target.mkdir(parents=True, exist_ok=True)
     texts = documents("english", "fit")
-    SentencePieceTrainer.train(
-        sentence_iterator=(line for text in texts for line in text.split("\n") if line.isascii()),
-        model_prefix=str(target / "tokenizer"),
-        vocab_size=tokens,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-    )
-    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
-    (target / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "LlamaTokenizer", "add_eos_token": False, **names}), encoding="utf-8"
-    )
-    AutoTokenizer.from_pretrained(target).save_pretrained(target)
+    write_tokenizer(target, texts, tokens)
     tokenizer = AutoTokenizer.from_pretrained(target)
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=tokens,
-            hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=6,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-            max_position_embeddings=LENGTH,
-            tie_word_embeddings=False,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-    )
+    model = random_model(tokens, LENGTH, width=192, inner=512, layers=6, heads=6, groups=2)
     # A base that has read a little Korean byte by byte, as real ones have.
     mixed = texts + documents("korean", "fit")[:300]
     mixed.sort(key=lambda text: hashlib.sha256(b"order" + text.encode()).digest())

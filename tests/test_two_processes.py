@@ -19,6 +19,7 @@ from tests import two_processes
 from tests.conftest import ROOT
 from tests.rows.helpers import BASE, VOCAB, tiny_model
 from tests.trainer import text_runs
+from tests.trainer.trainers import LENGTH
 
 PROGRESS = "progress.jsonl"
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -107,7 +108,7 @@ def test_every_stage_leaves_one_record_and_its_loss(directories):
         history = json.loads((place / "eeve_history.json").read_text())
         assert (record["stage"], record["steps"], record["moved"]) == (str(stage), two_processes.STEPS, {})
         assert record["head_loss"] == "chunked"
-        assert history["tokens_per_step"] == 2 * 2 * two_processes.LENGTH
+        assert history["tokens_per_step"] == 2 * 2 * LENGTH
         assert len(history["steps"]) == two_processes.STEPS
 
 
@@ -116,9 +117,7 @@ def test_the_main_process_tells_of_every_step_counted_over_all_stages(directorie
     stages, steps = two_processes.STAGES, two_processes.STEPS
     assert [each.step for each in told] == [*range(1, len(stages) * steps + 1)]
     assert [each.stage for each in told] == [str(stage) for stage in stages for _ in range(steps)]
-    assert {(each.max_steps, each.tokens_per_step) for each in told} == {
-        (steps, 2 * 2 * two_processes.LENGTH)
-    }
+    assert {(each.max_steps, each.tokens_per_step) for each in told} == {(steps, 2 * 2 * LENGTH)}
     assert all(each.loss > 0 for each in told)
 
 
@@ -135,7 +134,7 @@ def test_an_evaluation_makes_its_loss_as_training_does_and_whole_logits_for_who_
             losses[head_loss] = trainer.evaluate()["eval_loss"]
         largest[head_loss] = logits.largest
     assert losses["chunked"] == pytest.approx(losses["plain"], rel=1e-6)
-    assert largest["chunked"] < largest["plain"] == 8 * two_processes.LENGTH
+    assert largest["chunked"] < largest["plain"] == 8 * LENGTH
     inputs = {name: torch.tensor(each) for name, each in trainer.eval_dataset[:2].items()}
     _, found, _ = trainer.prediction_step(trainer.model, inputs, prediction_loss_only=False)
-    assert found.shape == (2, two_processes.LENGTH, VOCAB)
+    assert found.shape == (2, LENGTH, VOCAB)

@@ -10,20 +10,17 @@ import sys
 from pathlib import Path
 
 import torch
-from axolotl.core.training_args import AxolotlTrainingArguments
-from axolotl.utils.dict import DictDefault
-from datasets import Dataset
-from transformers import default_data_collator
 
 from eeve_axolotl import progress
 from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.trainer import EEVETrainer
 from eeve_axolotl.vocabulary import Vocabulary
-from tests.rows.helpers import BASE, VOCAB, batches, tiny_model
+from tests.rows.helpers import BASE, VOCAB, tiny_model
 from tests.trainer import text_runs
+from tests.trainer.trainers import trainer_on
 
-STAGES, STEPS, LENGTH, SEQUENCES = (1, 2, 5), 4, 16, 64
+STAGES, STEPS, SEQUENCES = (1, 2, 5), 4, 64
 
 
 def trainer_of(directory: Path, batch: int, head_loss: str = "chunked") -> EEVETrainer:
@@ -34,35 +31,17 @@ def trainer_of(directory: Path, batch: int, head_loss: str = "chunked") -> EEVET
     )
     run = StageRun(settings, vocabulary=Vocabulary(BASE, VOCAB, VOCAB))
     run.freeze(model)
-    (ids,) = batches(1, SEQUENCES, LENGTH)
-    arguments = AxolotlTrainingArguments(
-        output_dir=str(directory),
-        use_cpu=True,
+    return trainer_on(
+        model,
+        run,
+        directory,
+        batch,
+        SEQUENCES,
         max_steps=STEPS,
-        per_device_train_batch_size=batch,
-        learning_rate=1e-2,
-        weight_decay=0.1,
-        # Adam would turn rounding noise in tiny gradients into whole steps.
-        adam_epsilon=1e-4,
-        lr_scheduler_type="constant",
         logging_steps=1,
         save_strategy="steps",
         save_steps=2,
-        report_to=[],
-        disable_tqdm=True,
     )
-    data = Dataset.from_dict({"input_ids": ids.tolist(), "labels": ids.tolist()})
-    trainer = EEVETrainer(
-        model=model,
-        args=arguments,
-        train_dataset=data,
-        eval_dataset=data,
-        data_collator=default_data_collator,
-        eval_data_collator=default_data_collator,
-    )
-    trainer.axolotl_cfg = DictDefault(sequence_len=LENGTH)
-    trainer.eeve_run = run
-    return trainer
 
 
 def train(directory: Path, batch: int, head_loss: str = "chunked") -> None:

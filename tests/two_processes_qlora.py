@@ -10,21 +10,19 @@ import sys
 from pathlib import Path
 
 import torch
-from axolotl.core.training_args import AxolotlTrainingArguments
 from axolotl.loaders.adapter import load_adapter
 from axolotl.utils.dict import DictDefault
-from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, default_data_collator
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.run import StageRun
-from eeve_axolotl.trainer import EEVETrainer
 from eeve_axolotl.vocabulary import Vocabulary
-from tests.rows.helpers import BASE, VOCAB, batches
+from tests.rows.helpers import BASE, VOCAB
+from tests.trainer.trainers import trainer_on
 
-STEPS, LENGTH, SEQUENCES = 3, 16, 32
+STEPS, SEQUENCES = 3, 32
 # Blocks of 64 numbers have a scale of their own in 4 bits.
 SIZES = {"hidden_size": 64, "intermediate_size": 64}
 
@@ -44,28 +42,7 @@ def train(base: Path, directory: Path, stage: int, batch: int) -> None:
     torch.manual_seed(0)
     model, _ = load_adapter(model, cfg, "qlora")
     run.freeze(model)
-    (ids,) = batches(1, SEQUENCES, LENGTH)
-    arguments = AxolotlTrainingArguments(
-        output_dir=str(directory),
-        use_cpu=True,
-        max_steps=STEPS,
-        per_device_train_batch_size=batch,
-        learning_rate=1e-2,
-        weight_decay=0.1,
-        # Adam would turn rounding noise in tiny gradients into whole steps.
-        adam_epsilon=1e-4,
-        lr_scheduler_type="constant",
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-    )
-    data = Dataset.from_dict({"input_ids": ids.tolist(), "labels": ids.tolist()})
-    trainer = EEVETrainer(
-        model=model, args=arguments, train_dataset=data, data_collator=default_data_collator,
-        eval_data_collator=default_data_collator,
-    )  # fmt: skip
-    trainer.axolotl_cfg = DictDefault(sequence_len=LENGTH)
-    trainer.eeve_run = run
+    trainer = trainer_on(model, run, directory, batch, SEQUENCES, max_steps=STEPS, save_strategy="no")
     trainer.train()
     rank = os.environ.get("RANK", "0")
     trained = run.frozen.trained_parameters().items()
