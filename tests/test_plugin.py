@@ -31,9 +31,19 @@ def test_a_missing_block_ends_the_run_in_one_sentence():
         EEVEPlugin().register(DictDefault(config(eeve=None)))
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"path": "corpus"},
+        {"path": "json", "data_files": "corpus/00000.jsonl"},
+        {"path": "json", "data_files": ["corpus/00000.jsonl"]},
+    ],
+    ids=["the directory", "its file", "a list of its files"],
+)
 def test_a_corpus_made_with_another_tokenizer_is_refused_before_anything_is_loaded(
-    tmp_path, base_tokenizer, base_tokenizer_directory
+    entry, tmp_path, monkeypatch, base_tokenizer, base_tokenizer_directory
 ):
+    monkeypatch.chdir(tmp_path)
     ours = tmp_path / "ours"
     base_tokenizer.save_pretrained(ours)  # written again, it is still the same tokenizer
     other = tmp_path / "other"
@@ -44,7 +54,7 @@ def test_a_corpus_made_with_another_tokenizer_is_refused_before_anything_is_load
     identity = tokenizer_identity(base_tokenizer_directory)
     manifest = {"tokenizer": {"directory": "ours", "identity": identity}, "longest_record": 100}
     (corpus / CORPUS_MANIFEST).write_text(json.dumps(manifest))
-    cfg = DictDefault(config(datasets=[{"path": str(corpus), "type": "completion"}], sequence_len=512))
+    cfg = DictDefault(config(datasets=[{**entry, "type": "completion"}], sequence_len=512))
     EEVEPlugin().register(DictDefault({**cfg, "tokenizer_config": str(ours)}))
     with pytest.raises(SystemExit, match="was made with the tokenizer ours, which is not the one in"):
         EEVEPlugin().register(DictDefault({**cfg, "tokenizer_config": str(other)}))

@@ -81,6 +81,13 @@ def test_the_corpus_is_made_before_it_is_read_and_once(ground):
     assert run() == []
 
 
+@pytest.mark.parametrize("files", [TRAIN, [TRAIN]])
+def test_a_run_may_name_the_corpus_by_its_files(ground, files):
+    write_ground_again(datasets=[{"path": "json", "data_files": files, "type": "completion"}])
+    tasks = chain(Path(), Making(), corpus="corpus.yml").tasks
+    assert [each.name for each in tasks.in_order()] == ["corpus", "stage3"]
+
+
 def test_its_place_is_after_the_tokenizer_and_before_whatever_reads_it(ground):
     tokenizer = {"base": "base", "output": "words", "corpus": [{"path": "raw.jsonl"}]}
     Path("tokenizer.yml").write_text(yaml.safe_dump(tokenizer))
