@@ -13,10 +13,13 @@ from eeve_axolotl import base_model, batch, checks, config_tokens, sharding
 from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.corpus.manifest import check_recipe
 from eeve_axolotl.errors import EEVEError, UnknownError
+from eeve_axolotl.logs import logger
 from eeve_axolotl.records import MARK
 from eeve_axolotl.settings import duplicate_keys, nearest, read_mapping
 from eeve_axolotl.stages import Stage
 from eeve_axolotl.text import check_text
+
+LOG = logger("preflight")
 
 OURS = "EEVEPlugin"
 PLUGIN = f"eeve_axolotl.{OURS}"
@@ -84,7 +87,7 @@ def look(recipe: Recipe) -> Found:
 
 def stop_at_first(recipe: Recipe) -> None:
     """Raise EEVEError for the first problem; what is not known here is left to what comes after."""
-    for _, check in CHECKS:
+    for what, check in CHECKS:
         try:
             for problem in check(recipe):
                 raise EEVEError(problem)
@@ -92,8 +95,10 @@ def stop_at_first(recipe: Recipe) -> None:
             continue
         except EEVEError:
             raise
-        except Exception:  # Axolotl's own validation comes next and says it in its words
-            continue
+        except Exception as error:  # Axolotl's own validation comes next and says it in its words
+            LOG.warning(
+                "not looked at: %s (%s: %s)", what, type(error).__name__, " ".join(str(error).split())[:200]
+            )
 
 
 def _duplicates(recipe: Recipe) -> Iterator[str]:

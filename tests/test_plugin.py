@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import is_flash_attn_2_available
 
-from eeve_axolotl import EEVEPlugin, checks
+from eeve_axolotl import EEVEPlugin, checks, preflight
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.records import CORPUS_MANIFEST, HISTORY, RECORD, read_record, weights_sha256
@@ -275,3 +275,13 @@ def test_a_merged_model_has_the_record_and_history_of_its_adapter_and_no_other(t
     save_file({"lora_A": torch.ones(2)}, adapter / "adapter_model.safetensors")
     EEVEPlugin().post_lora_merge(DictDefault(), str(adapter), str(merged))
     assert not (merged / RECORD).exists()
+
+
+def test_a_check_that_breaks_off_is_told_and_those_after_it_are_made(monkeypatch, caplog):
+    def breaks_off(recipe):
+        raise TypeError("a list where a mapping was expected")
+
+    monkeypatch.setattr(preflight, "CHECKS", [("the weather", breaks_off), *preflight.CHECKS])
+    with pytest.raises(SystemExit, match="trainable_token_indices` cannot be used together"):
+        EEVEPlugin().register(DictDefault(config(peft={"trainable_token_indices": [1]})))
+    assert "not looked at: the weather (TypeError: a list where a mapping was expected)" in caplog.text
