@@ -22,8 +22,8 @@ TABLE_1 = {  # paper, Table 1: tokens under SOLAR's tokenizer
 }
 
 
-# How Qwen cuts text into words, without its rules for contractions.
-WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# How Qwen cuts text into words. transformers gives every Qwen2 model this, whatever its tokenizer.json says.
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def write_solars_tokenizer(directory: Path) -> None:
@@ -51,10 +51,20 @@ def write_solars_tokenizer(directory: Path) -> None:
 
 def write_byte_level_tokenizer(directory: Path, size: int = 2048) -> None:
     """Learn a byte-level BPE of at most `size` tokens from English stories, and write it. Other scripts are bytes to it."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),

@@ -260,7 +260,7 @@ def test_weights_that_are_not_those_of_the_record_are_not_taken_for_done(ground,
 @pytest.mark.parametrize("keys, message", [
     ({"runs": ["stage3.yml", "stage7.yml"]}, "stage7.yml starts from ./stage6/merged, but stage3.yml before it makes"),
     ({"runs": ["stage3.yml", "stage4.yml"]}, "stage4.yml does not exist"),
-    ({"runs": ["pipeline.yml"]}, "pipeline.yml has no `eeve:` block"),
+    ({"runs": ["pipeline.yml"]}, "pipeline.yml is a pipeline's YAML, which `axolotl eeve run` reads"),
     ({"evaluate": {"texts": {"Korean": "./missing.jsonl"}}}, "the held-out text Korean, ./missing.jsonl, does not exist"),
     ({"launchr": "python"}, "launchr: there is no such key"),
     ({"tokenizer": "tokenizer.yml"}, "tokenizer is built, but since then in tokenizer.yml new_tokens was 4 and is 5"),

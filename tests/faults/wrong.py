@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eeve_axolotl import preview, report
+from eeve_axolotl import report
 from eeve_axolotl.args import read_block
+from eeve_axolotl.base_model import on_meta
+from eeve_axolotl.checks import check_head
 from eeve_axolotl.corpus.manifest import check_recipe, corpus_tokens, tokenizer_identity
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import retention
@@ -175,7 +177,7 @@ def checks() -> None:
     check_recipe(cfg)
     corpus_tokens(cfg)
     where_it_reads(cfg, read_block(cfg))
-    preview._check_head({**cfg, "liger_fused_linear_cross_entropy": True})
+    check_head({**cfg, "liger_fused_linear_cross_entropy": True}, on_meta(cfg))
 
 
 def resumes() -> None:
