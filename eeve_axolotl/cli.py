@@ -321,7 +321,7 @@ def check(config: str, changes: tuple[str, ...]) -> None:
     click.echo(f"checked with {axolotl_versions.in_words()}")
     ours = preview.kind_of(cfg)
     if ours is not None:
-        problems, unknown = preview.look_at_ours(config, ours, changes), []
+        found = preview.look_at_ours(config, ours, changes)
     else:
         with contextlib.suppress(EEVEError):  # of the block, told below
             for line in preview.what_happens(cfg):
@@ -329,14 +329,13 @@ def check(config: str, changes: tuple[str, ...]) -> None:
         for note in preview.notes(cfg):
             click.echo(f"Note: {note}")
         found = preview.look(cfg)
-        problems, unknown = found.problems, found.unknown
-    for each in unknown:
+    for each in found.unknown:
         click.echo(f"Unknown: {each}")
-    for problem in problems:
+    for problem in found.problems:
         click.secho(f"Missing or wrong: {problem}", fg="red", err=True)
-    if problems:
+    if found.problems:
         sys.exit(1)
-    click.echo("nothing would stop it" + (", as far as is known here" if unknown else ""))
+    click.echo("nothing would stop it" + (", as far as is known here" if found.unknown else ""))
 
 
 SCHEMAS = {

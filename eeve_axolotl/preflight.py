@@ -241,10 +241,7 @@ CHECKS: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
     *OF_ANY_CONFIG,
     ("the stage against the config's other keys", _contradictions),
     ("the text", _raises(lambda each: check_text(each.cfg, each.settings))),
-    (
-        "the sharding",
-        _raises(lambda each: sharding.check_sharding(each.cfg, each.settings.untie, len(each.stages))),
-    ),
+    ("the sharding", lambda each: sharding.problems(each.cfg, each.settings.untie, len(each.stages))),
     (
         "the batch",
         _raises(lambda each: batch.implied_accumulation(each.cfg, each.settings.global_batch_size)),

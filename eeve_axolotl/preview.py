@@ -72,39 +72,35 @@ def kind_of(cfg: Mapping[str, Any]) -> type[Settings] | None:
     return None
 
 
-def look_at_ours(path: str, schema: type[Settings], changes: Iterable[str] = ()) -> list[str]:
+def look_at_ours(path: str, schema: type[Settings], changes: Iterable[str] = ()) -> Found:
     """Everything that would stop the command that reads a tokenizer, corpus or pipeline YAML, by its own validator."""
-    found = [
+    found = Found()
+    found.problems += [
         f"`{key}` stands in lines {' and '.join(map(str, lines))} of {path}, and only the last counts; keep one"
         for key, lines in duplicate_keys(path)
     ]
     try:
         settings = read_yaml(path, schema, changes)
         if isinstance(settings, PipelineSettings):
-            found += _look_at_pipeline(path, settings)
+            _look_at_pipeline(path, settings, found)
     except EEVEError as error:
-        found.append(str(error))
+        found.problems.append(str(error))
     return found
 
 
-def _look_at_pipeline(path: str, settings: PipelineSettings) -> list[str]:
-    """A pipeline's own files, each by what reads it, and its runs as if all before each were done."""
-    found: list[str] = []
+def _look_at_pipeline(path: str, settings: PipelineSettings, found: Found) -> None:
+    """Add what a pipeline's own files tell, each by what reads it, and its runs as if all before each were done."""
     made: set[Path] = set()
     for config, schema in ((settings.tokenizer, TokenizerSettings), (settings.corpus, CorpusSettings)):
         if config:
-            found += look_at_ours(config, schema)
+            found.problems += look_at_ours(config, schema).problems
             output = read_mapping(config).get("output") if Path(config).is_file() else None
             made |= {Path(str(output)).absolute()} if output else set()
-    try:
-        runs = Tasks(path, settings).runs
-    except EEVEError as error:
-        return [*found, str(error)]
-    for run in runs:
+    for run in Tasks(path, settings).runs:
         of_run = look({**run.cfg, "axolotl_config_path": str(run.config)}, made)
-        found += [f"{run.config}: {each}" for each in of_run.problems]
+        found.problems += [f"{run.config}: {each}" for each in of_run.problems]
+        found.unknown += [f"{run.config}: {each}" for each in of_run.unknown]
         made |= {run.output.absolute(), run.result.absolute()}
-    return found
 
 
 def notes(cfg: Mapping[str, Any]) -> list[str]:

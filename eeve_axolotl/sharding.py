@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ _NOT_FOR_FSDP2 = re.compile(
 )
 
 
-def check_sharding(cfg: Mapping[str, Any], untie: bool = False, stages: int = 1) -> None:
-    """Raise EEVEError for the first way of sharding in `cfg` that cannot keep, or prove, frozen rows.
+def problems(cfg: Mapping[str, Any], untie: bool = False, stages: int = 1) -> Iterator[str]:
+    """Every way of sharding in `cfg` that cannot keep, or prove, frozen rows, and what to use instead.
 
     Works on the raw mapping, before Axolotl's own validation. `untie` is the run's `eeve.untie`,
     `stages` how many stages it has.
@@ -58,13 +58,19 @@ def check_sharding(cfg: Mapping[str, Any], untie: bool = False, stages: int = 1)
         key_now = _SYNONYMS.get(key, key)
         if key_now in _PARALLEL and (value or 1) > 1:
             why, instead = _PARALLEL[key_now]
-            raise EEVEError(f"`{key}: {value}` {why}; remove it, and {instead}")
+            yield f"`{key}: {value}` {why}; remove it, and {instead}"
     if stages > 1 and any(cfg.get(key) for key in ("fsdp", "fsdp_config", "deepspeed")):
-        raise EEVEError(_ONE_STAGE)
+        yield _ONE_STAGE
     if cfg.get("fsdp") or cfg.get("fsdp_config"):
-        _check_fsdp(cfg)
+        yield from _of_fsdp(cfg)
     if cfg.get("deepspeed"):
-        _check_deepspeed(cfg["deepspeed"], untie)
+        yield from _of_deepspeed(cfg["deepspeed"], untie)
+
+
+def check_sharding(cfg: Mapping[str, Any], untie: bool = False, stages: int = 1) -> None:
+    """Raise EEVEError with the first of the `problems`."""
+    for problem in problems(cfg, untie, stages):
+        raise EEVEError(problem)
 
 
 def check_loaded(model) -> None:
@@ -100,74 +106,76 @@ def check_started(accelerator, stages: int = 1) -> None:
         check_sharding({key: getattr(sizes, size, 1)})
 
 
-def _check_fsdp(cfg: Mapping[str, Any]) -> None:
+def _of_fsdp(cfg: Mapping[str, Any]) -> Iterator[str]:
     settings = cfg.get("fsdp_config") or {}
     version = cfg.get("fsdp_version") or settings.get("fsdp_version") or settings.get("version") or 1
     if str(version) != "2":
-        raise EEVEError(
+        yield (
             "FSDP1 flattens parameters, so rows cannot be followed; set `fsdp_version: 2` (with `fsdp_config`), "
             "which shards the same way"
         )
     if (cfg.get("dp_replicate_size") or 1) > 1:
-        raise EEVEError(
+        yield (
             "`dp_replicate_size` with FSDP shards within groups and copies between them, which is not proven to "
             "keep frozen rows; remove it, and shard over all processes (`dp_shard_size` alone)"
         )
     if settings.get("cpu_ram_efficient_loading") or settings.get("fsdp_cpu_ram_efficient_loading"):
-        raise EEVEError(
+        yield (
             "`fsdp_config.cpu_ram_efficient_loading: true` leaves every process but the first without weights until they "
             "are sharded, so new rows could not be set nor frozen ones compared there; set it to false"
         )
     optimizer = str(cfg.get("optimizer") or "")
     if _NOT_FOR_FSDP2.fullmatch(optimizer):
-        raise EEVEError(
+        yield (
             f"`optimizer: {optimizer}` cannot step the shards of FSDP2; set adamw_torch_fused or adamw_torch_8bit, or "
             "use DeepSpeed ZeRO or plain data parallelism"
         )
 
 
-def _check_deepspeed(given: Mapping | str, untie: bool) -> None:
-    if isinstance(given, Mapping):
-        config, where = given, "`deepspeed`"
-    else:
-        try:
-            config, where = json.loads(Path(given).read_text(encoding="utf-8")), f"{given}"
-        except FileNotFoundError:
-            raise EEVEError(
-                f"deepspeed: {given} does not exist; fetch Axolotl's own with `axolotl fetch deepspeed_configs`"
-            ) from None
-        except (ValueError, RecursionError, OSError) as error:
-            raise EEVEError(f"deepspeed: {given} is not a readable JSON file: {error}") from None
+def _of_deepspeed(given: Mapping | str, untie: bool) -> Iterator[str]:
+    config, where = (given, "`deepspeed`") if isinstance(given, Mapping) else (_read(given), given)
     zero = config.get("zero_optimization") or {} if isinstance(config, Mapping) else None
     if not isinstance(zero, Mapping):
         raise EEVEError(f"{where} is no DeepSpeed config; give a mapping with `zero_optimization`")
     stage = zero.get("stage", 0)
     if stage not in (1, 2, 3):
-        raise EEVEError(
+        yield (
             f"{where} sets ZeRO stage {stage}, which only copies the model; remove `deepspeed` for plain data "
             "parallelism, or set `zero_optimization.stage` to 1, 2 or 3"
         )
     for key, (harmless, why) in _ZERO.items():
         if zero.get(key, harmless) > harmless:
-            raise EEVEError(f"{where} sets `{key}`, which {why}: frozen rows are not proven there; remove it")
+            yield f"{where} sets `{key}`, which {why}: frozen rows are not proven there; remove it"
     named = [name for name in _GATHERS if name in zero]
     if len(named) > 1:
-        raise EEVEError(f"{where} sets `{named[0]}` and `{named[1]}`, two names of one key; remove one")
-    if stage == 3 and not any(zero[name] is True for name in named):  # "auto" is no
-        raise EEVEError(
+        yield f"{where} sets `{named[0]}` and `{named[1]}`, two names of one key; remove one"
+    elif stage == 3 and not any(zero[name] is True for name in named):  # "auto" is no
+        yield (
             f"{where} saves ZeRO-3 weights in pieces, in which trained rows lie apart from their matrix; set "
             f"`zero_optimization.{_GATHERS[0]}: true`"
         )
     if (zero.get("offload_param") or {}).get("device") == "nvme":
-        raise EEVEError(
+        yield (
             f"{where} keeps the weights on a disk (`offload_param.device: nvme`), where frozen rows cannot be "
             "fingerprinted; set `cpu`"
         )
     if (config.get("tensor_parallel") or {}).get("autotp_size", 0) > 1:
-        raise EEVEError(f"{where} sets `tensor_parallel`, which cuts matrices by columns; remove it")
+        yield f"{where} sets `tensor_parallel`, which cuts matrices by columns; remove it"
     if untie and stage == 3:
-        raise EEVEError(
+        yield (
             "`eeve.untie: true` cannot be used with DeepSpeed ZeRO-3, which partitions the model as it loads; use "
             "ZeRO-2 or FSDP2 (`fsdp_version: 2`) for the run that unties, or untie the model beforehand in one "
             "process"
         )
+
+
+def _read(path: str) -> Any:
+    """A DeepSpeed config's content. Raises EEVEError if it cannot be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EEVEError(
+            f"deepspeed: {path} does not exist; fetch Axolotl's own with `axolotl fetch deepspeed_configs`"
+        ) from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise EEVEError(f"deepspeed: {path} is not a readable JSON file: {error}") from None

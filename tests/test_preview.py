@@ -165,6 +165,25 @@ def test_a_pipelines_runs_are_checked_as_if_those_before_were_done(recipe, tmp_p
     assert "./out does not exist" not in said
 
 
+def test_what_is_unknown_of_a_pipelines_run_is_told_with_its_name(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    recipe(base_model="someone/elses-model")
+    (tmp_path / "one.yml").write_text((tmp_path / "recipe.yml").read_text())
+    (tmp_path / "all.yml").write_text(yaml.safe_dump({"output": "./all", "runs": ["one.yml"]}))
+    code, said = check("all.yml")
+    assert code == 0, said
+    assert "Unknown: one.yml: whether the embeddings are tied" in said
+    assert said.endswith("nothing would stop it, as far as is known here\n")
+
+
+def test_every_way_of_sharding_that_is_wrong_is_told_at_once(recipe):
+    zero = {"zero_optimization": {"stage": 3, "mics_shard_size": 2, "zero_quantized_weights": True}}
+    code, said = check(recipe(deepspeed=zero, tensor_parallel_size=2))
+    assert code == 1
+    for wrong in ("`tensor_parallel_size: 2`", "`mics_shard_size`", "`zero_quantized_weights`", "in pieces"):
+        assert wrong in said
+
+
 def test_duplicate_keys_are_found_in_mappings_lists_and_past_aliases(tmp_path):
     text = "a: &x {b: 1, b: 2}\nc:\n  - {d: 1}\n  - d: 1\n    d: 2\ne: *x\nf:\n  <<: *x\n  <<: *x\n"
     (tmp_path / "a.yml").write_text(text)
