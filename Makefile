@@ -13,7 +13,7 @@ JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
 
-.PHONY: demo demo-greek test test-versions test-fast lint style types rules format docs wheel clean
+.PHONY: demo demo-greek test test-versions test-fast lint style types rules format docs keys site wheel clean
 
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -49,7 +49,7 @@ test-versions: $(VENV)/ready  ## what touches Axolotl where its versions differ:
 test-fast: $(VENV)/ready  ## what needs no training, no second process and no megabytes of text: at most 90 seconds
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not e2e and not slow'
 
-lint: style types rules  ## all three
+lint: style types rules site  ## all four
 
 style: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -67,6 +67,12 @@ format: $(VENV)/ready  ## what ruff can put right itself
 
 docs: $(VENV)/ready  ## what the documents name exists
 	$(BIN)/python -m pytest --quiet tests/test_docs.py
+
+keys: $(VENV)/ready  ## docs/keys.md, from the schemas
+	$(BIN)/python tools/keys.py
+
+site: $(VENV)/ready  ## the documents as a site in build/site; a link that leads nowhere stops it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 wheel: $(VENV)/ready  ## dist/, and that what is not Python code is in it
 	rm -rf build dist

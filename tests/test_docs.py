@@ -12,6 +12,7 @@ import yaml
 
 from eeve_axolotl.version import __version__
 from tests.conftest import ROOT
+from tools import keys
 
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docker/*.md"), *ROOT.glob("benchmarks/*.md")]
@@ -94,3 +95,7 @@ def test_the_changelog_keeps_the_form():
     assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", version) for version in versions[1:])
     kinds = set(re.findall(r"(?m)^### (.+)$", changelog))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_every_key_is_in_the_page_of_keys_as_the_schemas_have_it():
+    assert keys.FILE.read_text(encoding="utf-8") == keys.text(), "make keys"
