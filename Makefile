@@ -13,7 +13,7 @@ JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
 
-.PHONY: demo demo-greek test test-versions test-fast lint style types rules format docs wheel clean
+.PHONY: demo demo-greek test test-versions next-axolotl test-fast lint style types rules format docs wheel clean
 
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ test: $(VENV)/ready  ## every test; those that need ../shared/corpora skip where
 
 test-versions: $(VENV)/ready  ## what touches Axolotl where its versions differ: CI runs it on each that pip did not choose
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m both_versions
+
+next-axolotl:  ## what another version of Axolotl breaks, in sentences: make next-axolotl AXOLOTL=0.22.0
+	$(PYTHON) tools/next_axolotl.py $(or $(AXOLOTL),$(error say which: make next-axolotl AXOLOTL=0.22.0))
 
 test-fast: $(VENV)/ready  ## what needs no training, no second process and no megabytes of text: at most 90 seconds
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not e2e and not slow'

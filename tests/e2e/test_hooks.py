@@ -39,7 +39,8 @@ def ran(tmp_path_factory, base_tokenizer_directory, base_tokenizer) -> dict[str,
 
 def calls(directory: Path, *command: str) -> list[dict]:
     done = axolotl(directory, *command)
-    assert done.returncode == 0, f"`axolotl {command[0]}` does not run: {done.stdout[-3000:]}"
+    last = (done.stdout.strip() or "it said nothing").splitlines()[-1]
+    assert done.returncode == 0, f"`axolotl {command[0]}` does not run: {last}\n{done.stdout[-3000:]}"
     written = directory / CALLS
     found = [json.loads(line) for line in written.read_text(encoding="utf-8").splitlines()]
     written.unlink()
@@ -94,7 +95,8 @@ def test_the_weights_are_saved_before_the_record_is_written(ran):
 def test_a_merge_loads_the_model_as_a_training_does(ran):
     called = [each["hook"] for each in ran["merge-lora"] if each["hook"] in MODEL]
     assert called == MODEL, f"a merge calls {', '.join(called)}; the plugin rests on {', '.join(MODEL)}"
-    assert one(ran["merge-lora"], "pre_lora_load")["rows"] == ROWS
+    rows = one(ran["merge-lora"], "pre_lora_load")["rows"]
+    assert rows == ROWS, f"a merge adds adapters to {rows} rows, not the tokenizer's {ROWS}"
 
 
 def test_a_merged_model_is_whole_when_its_hook_is_called(ran):
