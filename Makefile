@@ -10,10 +10,14 @@ TORCH  ?= torch==2.13.0
 # Files of tests that run at a time: most of a test is one thread, starting and importing.
 JOBS ?= 2
 
+# Where a run of the tests writes what it found and with which versions: make test RESULTS=found.json; then make versions.
+RESULTS ?=
+RECORD := $(if $(RESULTS),-p tests.results --results $(RESULTS))
+
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
 
-.PHONY: demo demo-greek test test-versions test-fast lint style types rules format docs keys site wheel clean
+.PHONY: demo demo-greek test test-versions next-axolotl versions test-fast lint style types rules format docs keys site wheel clean
 
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,10 +45,16 @@ demo-greek: $(VENV)/ready  ## the same for another language and another family: 
 	$(BIN)/axolotl eeve run examples/demo/greek/pipeline.yml
 
 test: $(VENV)/ready  ## every test; those that need ../shared/corpora skip where it is absent
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(RECORD)
 
 test-versions: $(VENV)/ready  ## what touches Axolotl where its versions differ: CI runs it on each that pip did not choose
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m both_versions
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(RECORD) -m both_versions
+
+next-axolotl:  ## what another version of Axolotl breaks, in sentences: make next-axolotl AXOLOTL=0.22.0
+	$(PYTHON) tools/next_axolotl.py $(or $(AXOLOTL),$(error say which: make next-axolotl AXOLOTL=0.22.0))
+
+versions:  ## docs/versions.md's table, of the files that runs of the tests wrote: make versions RESULTS='a.json b.json'
+	$(PYTHON) tools/versions_table.py $(RESULTS)
 
 test-fast: $(VENV)/ready  ## what needs no training, no second process and no megabytes of text: at most 90 seconds
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not e2e and not slow'

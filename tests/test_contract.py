@@ -1,4 +1,7 @@
-"""What this package uses of Axolotl and transformers is there, as it is used: the first tests to run on a new release."""
+"""What this package uses of Axolotl and transformers is there, as it is used: the first tests to run on a new release.
+
+Each says what it finds in a sentence, for `make next-axolotl`. tests/e2e/test_hooks.py has the order of the hooks.
+"""
 
 import inspect
 
@@ -34,14 +37,18 @@ def positional(function) -> list[str]:
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_hook_is_one_of_axolotls_and_takes_what_it_is_given(hook):
     if axolotl_versions.release() < axolotl_versions.HOOKS_SINCE.get(hook, (0, 0)):
-        assert not hasattr(BasePlugin, hook)
+        assert not hasattr(BasePlugin, hook), (
+            f"Axolotl has {hook} before axolotl_versions.HOOKS_SINCE says so"
+        )
         return
-    assert positional(getattr(EEVEPlugin, hook)) == positional(getattr(BasePlugin, hook))
+    assert hasattr(BasePlugin, hook), f"Axolotl has no hook {hook}"
+    ours, theirs = positional(getattr(EEVEPlugin, hook)), positional(getattr(BasePlugin, hook))
+    assert ours == theirs, f"Axolotl's {hook} takes {', '.join(theirs)}; ours takes {', '.join(ours)}"
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_is_one_of_axolotls(key):
-    assert key in AxolotlInputConfig.model_fields
+    assert key in AxolotlInputConfig.model_fields, f"Axolotl's config has no key {key}"
 
 
 def overridden() -> list[str]:
@@ -64,8 +71,10 @@ def overridden() -> list[str]:
     ],
 )
 def test_a_method_that_must_be_called_is_axolotls(name):
-    assert name in overridden()
-    assert callable(getattr(Trainer, name))
+    assert name in overridden(), (
+        f"{name} is a method that Axolotl's trainer does not have or ours does not override"
+    )
+    assert callable(getattr(Trainer, name, None)), f"transformers' Trainer has no method {name}"
 
 
 @pytest.mark.parametrize("name", overridden())
@@ -74,6 +83,7 @@ def test_a_method_takes_what_axolotls_takes(name):
     ours = inspect.signature(getattr(EEVETrainer, name))
     theirs = positional(getattr(AxolotlTrainer, name))
     named = positional(getattr(EEVETrainer, name))
-    assert named == theirs[: len(named)]
     passes_on = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in ours.parameters.values())
-    assert passes_on or len(named) == len(theirs)
+    told = f"Axolotl's {name} takes {', '.join(theirs)}; ours takes {', '.join(named)}"
+    assert named == theirs[: len(named)], told
+    assert passes_on or len(named) == len(theirs), told

@@ -2,6 +2,7 @@
 
 Into the environment whose Python runs it. Axolotl comes first, by itself: whichever Python it asks for (0.21 runs on
 3.11 and asks for 3.12), and whether or not pyproject.toml allows it. pip then brings what it and this package need.
+On Python 3.13 a compiler and Python's headers are needed, for zstandard.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +29,11 @@ def requirements() -> list[str]:
     return [line for line in lines if not line.startswith("axolotl>")]
 
 
+def pinned(package: str) -> list[str]:
+    """What the installed Axolotl asks for of `package`, in pip's words."""
+    return [line for line in requires("axolotl") or [] if line.startswith(f"{package}==")]
+
+
 def main(version: str) -> None:
     """Install everything; DeepSpeed where it builds."""
 
@@ -43,6 +50,10 @@ def main(version: str) -> None:
         return subprocess.run(command, check=check).returncode == 0
 
     pip("--no-deps", "--ignore-requires-python", f"axolotl=={version}")
+    if sys.version_info >= (3, 13):
+        # Axolotl pins a zstandard without a wheel for 3.13. It builds there, but not with the cffi that its build asks for.
+        pip("cffi>=1.17", "setuptools", "wheel")
+        pip("--no-build-isolation", *pinned("zstandard"))
     pip(f"axolotl=={version}", *requirements())
     pip("--no-deps", "--editable", str(ROOT))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

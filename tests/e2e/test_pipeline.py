@@ -218,6 +218,26 @@ def test_killed_at_many_moments_it_ends_with_the_same_weights_and_records(ground
         assert results(directory) == results(whole)
 
 
+@pytest.mark.both_versions
+def test_killed_in_a_training_and_before_a_merge_is_whole_it_ends_with_the_same_weights_and_records(
+    ground, whole
+):
+    """Two moments that last long enough to be met on any machine."""
+    directory = copy(ground, "killed_twice")
+
+    def has_a_checkpoint_of_stage_2() -> bool:
+        return any(directory.glob("stage3/checkpoints/stage2/checkpoint-*/eeve_whole"))
+
+    def merges() -> bool:
+        return (directory / "stage6/eeve_stage.json").exists()
+
+    for moment in (has_a_checkpoint_of_stage_2, merges):
+        assert killed(directory, moment), f"the chain ended before {moment.__name__}"
+    assert not (directory / "stage6/merged/eeve_stage.json").exists()
+    run(directory)
+    assert results(directory) == results(whole)
+
+
 # --- refused ---
 
 

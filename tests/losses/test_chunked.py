@@ -49,7 +49,7 @@ OTHERS = {
 }
 FAMILIES = ["llama", "gpt_neox", "phi", *OTHERS]
 PLAIN_ONES = {
-    "modernbert-decoder": {"attention_dropout": 0.0, "embedding_dropout": 0.0, "mlp_dropout": 0.0},
+    "pegasus": {"d_model": HIDDEN, "decoder_layers": 2, "decoder_attention_heads": 4, "dropout": 0.0},
     "trocr": {"d_model": HIDDEN, "decoder_layers": 2, "decoder_attention_heads": 4, "dropout": 0.0},
 }
 CHUNK = 16
@@ -158,6 +158,7 @@ def test_tied_embeddings_get_both_gradients_in_their_one_matrix(family, stage):
     assert_same(gradients(ours, **batch()), gradients(plain, **batch()))
 
 
+@pytest.mark.both_versions
 @pytest.mark.parametrize("family", PLAIN_ONES)
 def test_an_architecture_that_reads_its_logits_gets_them_and_the_log_says_so(family, caplog):
     plain, ours = model_of(family), model_of(family)
