@@ -94,6 +94,9 @@ class Kind:
 
 
 STAGE_RECORD = Kind(kinds.WholeRecord, "remove it to have the stage trained again")
+RECORD_IF_ANY = Kind(kinds.Record, STAGE_RECORD.remedy)
+"""A record of a stage whose weights were kept or not."""
+
 STAGE_HISTORY = Kind(kinds.History, "remove it: only the report needs it")
 CHAIN_FILE = Kind(kinds.ChainFile, "remove it and run the pipeline again to have it written")
 RUN_STATE = Kind(

@@ -7,11 +7,22 @@ from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.pipeline.runs import Run
-from eeve_axolotl.records import CONFIG, EVALUATION, FIGURES, MARK, MODEL_CONFIG, read
+from eeve_axolotl.records import (
+    CONFIG,
+    EVALUATION,
+    FIGURES,
+    MARK,
+    MODEL_CONFIG,
+    RECORD,
+    RECORD_IF_ANY,
+    read,
+)
 from eeve_axolotl.stages import Rows, Stage
 from eeve_axolotl.tables import markdown_table
 
 SIDES = ("embed_tokens.weight", "lm_head.weight")
+MATRICES = ("input_embeddings", "output_embeddings")
+UNKNOWN = "?"
 
 
 def table(output: Path, runs: list[Run]) -> str:
@@ -42,6 +53,8 @@ def table(output: Path, runs: list[Run]) -> str:
             after = run.result if place.directory == run.output else place.directory
             stage = scheduled.resolved()
             unchanged = frozen_rows_unchanged(before, after, stage)
+            if unchanged == UNKNOWN:
+                unchanged = proven_by_record(place.directory)
             rows.append(row(f"stage {place.name}", stage.trains_in_words(), unchanged))
             before = after
     return markdown_table(head, rows, aligned=True)
@@ -69,12 +82,28 @@ def frozen_rows_unchanged(before: Path, after: Path, stage: Stage) -> str:
             continue
         one, other = _matrix(before, name), _matrix(after, name)
         if one is None or other is None:
-            return "?"
+            return UNKNOWN
         frozen = min(len(one), mark.get("base_vocab_size", 0) if trained is Rows.NEW else len(one))
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
         if one.dtype != other.dtype or not torch.equal(one[:frozen].view(bits), other[:frozen].view(bits)):
             return "NO"
     return "yes"
+
+
+def proven_by_record(directory: Path) -> str:
+    """What a stage's record proves of its frozen rows where their weights were not kept.
+
+    The record has a fingerprint of them before the first step and one after the last: "yes, by its record" if they are
+    the same, "NO, by its record" if not, "?" where there is no record of frozen rows.
+    """
+    record = read(directory / RECORD, RECORD_IF_ANY) or {}
+    before, after = (record.get(f"fingerprint_{when}") or {} for when in ("before", "after"))
+    frozen = [name for name in MATRICES if name in before or name in after]
+    if not frozen:
+        return UNKNOWN
+    moved = {*(record.get("moved") or {})}
+    same = all(before.get(name) == after.get(name) and name not in moved for name in frozen)
+    return f"{'yes' if same else 'NO'}, by its record"
 
 
 def _matrix(directory: Path, ending: str):

@@ -10,12 +10,12 @@ from typing import Any
 
 import jinja2
 
-from eeve_axolotl import recipes
+from eeve_axolotl import languages, recipes
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import check_writable, write_text
 from eeve_axolotl.planner.estimate import StageEstimate
 from eeve_axolotl.project import base as bases
-from eeve_axolotl.project import edits, hardware, languages, texts
+from eeve_axolotl.project import edits, hardware, texts
 from eeve_axolotl.project.base import Base
 from eeve_axolotl.project.hardware import Machine
 from eeve_axolotl.project.texts import Text

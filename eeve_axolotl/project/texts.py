@@ -12,8 +12,8 @@ import regex
 
 from eeve_axolotl.corpus.languages import LANGUAGES
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.languages import Language, find
 from eeve_axolotl.project.base import named_in
-from eeve_axolotl.project.languages import Language, find
 from eeve_axolotl.sources import Source
 
 LOOKED_AT = 200  # documents of a text

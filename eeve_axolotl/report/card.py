@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import ModelCardData
+import yaml
+from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 
+from eeve_axolotl import languages
 from eeve_axolotl.files import write_text
 from eeve_axolotl.report import markdown
 from eeve_axolotl.report.blocks import Block, Bullets, Code, Heading, Inline, Paragraph, Table
@@ -19,13 +23,17 @@ _AXOLOTLS = (
     "This model card has been generated automatically according to the information the Trainer had access to"
 )
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-# Scripts that one language is written in: the new tokens' script then says which language was added.
-_LANGUAGES = {
-    "Hangul": "ko", "Hiragana": "ja", "Katakana": "ja", "Thai": "th", "Lao": "lo", "Khmer": "km", "Georgian": "ka",
-    "Armenian": "hy", "Greek": "el", "Sinhala": "si", "Tamil": "ta", "Telugu": "te", "Kannada": "kn",
-    "Malayalam": "ml", "Gujarati": "gu", "Gurmukhi": "pa", "Oriya": "or",
-}  # fmt: skip
-_LICENSE = "# license: yours to choose; the base model's licence and the data's bind it"
+_LICENSE = "# license: yours to choose; the base model's licence, not known here, and the data's bind it"
+_OF_A_LICENSE = ("license", "license_name", "license_link")
+_USAGE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+name = "{name}"  # this model: its directory, or its name on the hub
+tokenizer = AutoTokenizer.from_pretrained(name)
+model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map="auto")
+prompt = tokenizer({prompt}, return_tensors="pt").to(model.device)
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=64)[0], skip_special_tokens=True))
+```"""
 _PAPER = "https://arxiv.org/abs/2402.14714"
 _BUILT_WITH = (
     '[<img src="https://raw.githubusercontent.com/axolotl-ai-cloud/axolotl/main/image/axolotl-badge-web.png" '
@@ -52,15 +60,25 @@ def render(pipeline: PipelineData) -> str:
         markdown.render([Heading(_title(pipeline), 1)]).rstrip(),
         _BUILT_WITH,
         _introduction(pipeline),
+        f"## Use\n\n{_usage(pipeline)}" if len(done) == len(pipeline.stages) else "",
         markdown.render(
-            [*_tokens(pipeline), *_stages(done), *_data(pipeline, done), *_figures(pipeline, done)]
+            [
+                *_figures(pipeline, done),
+                *_tokens(pipeline),
+                *_stages(done),
+                *_data(pipeline, done),
+                *_limits(pipeline),
+                *_licence(pipeline),
+            ]
         ).rstrip(),
         f"## Citation\n\nThe method is [EEVE]({_PAPER})'s:\n\n{_CITATION}",
     ]
     versions = _versions(done)
     if versions:
         parts.append(markdown.render([Heading("Versions"), versions]).rstrip())
-    return "\n\n".join(part for part in parts if part) + "\n"
+    content = "\n\n".join(part for part in parts if part) + "\n"
+    ModelCard(content)  # as the hub reads it; what it would write itself lacks the comments
+    return content
 
 
 def place(pipeline: PipelineData, card: str) -> str:
@@ -89,20 +107,47 @@ def is_generated(path: Path) -> bool:
 
 
 def _front_matter(pipeline: PipelineData) -> str:
-    comments = [_LICENSE]
+    licence: dict[str, Any] = {**_base_licence(pipeline)}
+    comments = [] if licence else [_LICENSE]
     local = _is_local(pipeline.base_model)
     if local:
         comments.append("# base_model: trained from a local directory; give the base model's name on the hub")
-    scripts = (pipeline.manifest.get("settings") or {}).get("script") or []
-    languages = list(dict.fromkeys(_LANGUAGES[script] for script in scripts if script in _LANGUAGES))
     data = ModelCardData(
         base_model=None if local else pipeline.base_model,
-        language=languages or None,
+        language=[each.code for each in _languages(pipeline) if each.code] or None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["axolotl", "eeve", "vocabulary-expansion"],
+        **licence,
     )
     return "\n".join(["---", data.to_yaml(), *comments, "---"])
+
+
+def _added_languages(pipeline: PipelineData) -> list[languages.Language]:
+    """The languages of the new tokens, where their script tells."""
+    return languages.of_scripts((pipeline.manifest.get("settings") or {}).get("script") or [])
+
+
+def _languages(pipeline: PipelineData) -> list[languages.Language]:
+    """The new tokens' languages, then those of the held-out texts, where they are called by a language's name."""
+    named = [languages.BY_NAME[name] for name in pipeline.text_names if name in languages.BY_NAME]
+    return list(dict.fromkeys([*_added_languages(pipeline), *named]))
+
+
+def _base_licence(pipeline: PipelineData) -> dict[str, str]:
+    """The licence in the base model's own card, if that is at hand: beside it, or in the hub's cache."""
+    if _is_local(pipeline.base_model):
+        path: object = Path(pipeline.base_model).expanduser() / NAME
+    else:
+        path = try_to_load_from_cache(pipeline.base_model, NAME)
+    if not (isinstance(path, (str, Path)) and Path(path).is_file()) or is_generated(Path(path)):
+        return {}
+    try:
+        known = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, yaml.YAMLError):  # a card that is not one
+        return {}
+    found = {key: known[key] for key in _OF_A_LICENSE if isinstance(known.get(key), str)}
+    return found if "license" in found else {}
 
 
 def _is_local(name: str) -> bool:
@@ -117,8 +162,17 @@ def _base(pipeline: PipelineData) -> str:
 
 
 def _title(pipeline: PipelineData) -> str:
-    base, added = _base(pipeline).split("/")[-1], pipeline.new_tokens
-    return f"{base} with {added:,} new tokens" if added else f"{base} with an extended vocabulary"
+    base = "A language model" if _is_local(pipeline.base_model) else _base(pipeline).split("/")[-1]
+    added = " and ".join(each.name for each in _added_languages(pipeline))
+    return f"{base} with {added}" if added else f"{base} with an extended vocabulary"
+
+
+def _usage(pipeline: PipelineData) -> str:
+    """How to load it and have it write, from a prompt that it was evaluated with."""
+    samples = [sample for each in pipeline.evaluated for sample in each.samples]
+    prompt = samples[0]["prompt"] if samples else "Once there was"
+    name = pipeline.runs[-1].result.name if pipeline.runs else "."
+    return _USAGE.format(name=f"./{name}", prompt=json.dumps(prompt, ensure_ascii=False))
 
 
 def _introduction(pipeline: PipelineData) -> str:
@@ -211,6 +265,30 @@ def _figures(pipeline: PipelineData, done: Sequence[StageData]) -> list[Block]:
         if table:
             found += [Heading(f"New tokens in {name}", 3), table]
     return found
+
+
+def _limits(pipeline: PipelineData) -> list[Block]:
+    """What it is not, and what it lost by the figures."""
+    items: list[Inline] = ["It continues text. It was not tuned to follow instructions, or to refuse any."]
+    last = pipeline.evaluated[-1] if pipeline.evaluated else None
+    for name, kept in (last.retention if last else {}).items():
+        if kept is not None and last is not None:
+            items.append(
+                f"Of the base model's {name}, {last.name} keeps {kept:.1%} (bits per byte; below 100% is a loss)."
+            )
+    items.append("What the base model gets wrong, and what is wrong in the data, it may get wrong too.")
+    return [Heading("Limits"), Bullets(items)]
+
+
+def _licence(pipeline: PipelineData) -> list[Block]:
+    licence = _base_licence(pipeline)
+    if not licence:
+        return []
+    name = licence.get("license_name") or licence["license"]
+    return [
+        Heading("Licence"),
+        Paragraph(f"The base model's: {name}. The data may bind what is made of it further."),
+    ]
 
 
 def _versions(done: Sequence[StageData]) -> Bullets | None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.kinds import Record
 from eeve_axolotl.records import (
     CHAIN,
     CHAIN_FILE,
@@ -16,8 +15,8 @@ from eeve_axolotl.records import (
     FIGURES,
     HISTORY,
     RECORD,
+    RECORD_IF_ANY,
     STAGE_HISTORY,
-    STAGE_RECORD,
     TOKENIZER_FILE,
     TOKENIZER_MANIFEST,
     Kind,
@@ -25,7 +24,6 @@ from eeve_axolotl.records import (
 )
 from eeve_axolotl.secrets import redacted
 
-RECORD_IF_ANY = Kind(Record, STAGE_RECORD.remedy)  # one without weights is told too
 MATRICES = {"input_embeddings": "input embeddings", "output_embeddings": "output embeddings"}
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eeve_axolotl.pipeline.summary import frozen_rows_unchanged
+from eeve_axolotl.pipeline.summary import frozen_rows_unchanged, proven_by_record
 from eeve_axolotl.stages import STAGES
 
 OLD, NEW = 6, 9
@@ -42,3 +42,32 @@ def test_a_head_that_moved_is_told_where_the_base_was_tied(tmp_path):
 def test_weights_that_were_not_kept_are_no_proof(tmp_path):
     before = saved(tmp_path / "base", torch.randn(OLD, 4))
     assert frozen_rows_unchanged(before, tmp_path / "nothing", STAGES[1]) == "?"
+
+
+SAME = {"input_embeddings": "aa", "internal_layers": "bb"}
+
+
+@pytest.mark.parametrize(
+    "before, after, moved, answer",
+    [
+        (SAME, SAME, {}, "yes, by its record"),
+        (SAME, {**SAME, "input_embeddings": "cc"}, {}, "NO, by its record"),
+        (SAME, {"internal_layers": "bb"}, {}, "NO, by its record"),
+        (SAME, SAME, {"input_embeddings": [3]}, "NO, by its record"),
+        (
+            {"internal_layers": "bb"},
+            {"internal_layers": "bb"},
+            {},
+            "?",
+        ),  # no rows were frozen, so none are proven
+        ({}, {}, {}, "?"),
+    ],
+)
+def test_a_record_tells_of_rows_whose_weights_were_not_kept(tmp_path, before, after, moved, answer):
+    record = {"fingerprint_before": before, "fingerprint_after": after, "moved": moved, "weights": {}}
+    (tmp_path / "eeve_stage.json").write_text(json.dumps(record))
+    assert proven_by_record(tmp_path) == answer
+
+
+def test_without_a_record_nothing_is_proven(tmp_path):
+    assert proven_by_record(tmp_path) == "?"

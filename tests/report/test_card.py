@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,14 @@ def beside_weights(output: Path) -> Path:
 def test_it_says_what_the_files_say(complete):
     assert front_matter(complete) == {
         "base_model": "upstage/SOLAR-10.7B-v1.0",
-        "language": ["ko"],
+        "language": ["ko", "en"],
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["axolotl", "eeve", "vocabulary-expansion"],
     }
     content = text(complete)
     assert "\n# license: yours to choose" in content.split("---")[1]
-    assert "\n# SOLAR-10.7B-v1.0 with 4 new tokens\n" in content
+    assert "\n# SOLAR-10.7B-v1.0 with Korean\n" in content
     assert "from 32,000 to 32,004" in content and "2.00 times fewer" in content
     assert "Built with Axolotl" in content and "eprint={2402.14714}" in content
     assert [row[0] for row in table(content, "stage", "trained")] == list("1234567")
@@ -63,8 +64,9 @@ def test_with_nothing_but_a_plan_it_claims_nothing(tmp_path):
     output = make(tmp_path, done=0, evaluated=())
     (output / "tokenizer" / "eeve_tokenizer.json").unlink()
     report.write(output)
-    assert "language" not in front_matter(output)
-    for heading in ("Tokens", "Stages", "Data", "Figures", "Versions"):
+    assert front_matter(output)["language"] == ["ko", "en"]  # of the texts that are to be evaluated
+    assert "# SOLAR-10.7B-v1.0 with an extended vocabulary" in text(output)
+    for heading in ("Use", "Tokens", "Stages", "Data", "Figures", "Licence", "Versions"):
         assert f"## {heading}" not in text(output)
 
 
@@ -75,7 +77,7 @@ def test_a_local_base_model_is_no_name_on_the_hub(tmp_path, base):
     assert "base_model" not in front_matter(output)
     assert "# base_model: trained from a local directory" in text(output)
     assert "/somewhere" not in text(output)
-    assert "# base with 4 new tokens" in text(output)
+    assert "# A language model with Korean\n" in text(output)
 
 
 def test_absolute_paths_of_data_are_not_published(tmp_path):
@@ -111,3 +113,48 @@ def test_an_unfinished_pipeline_or_one_without_weights_gets_none(tmp_path):
     (output / "stage7" / "merged" / "model.safetensors").unlink()
     assert "there are none" in report.write(output).card
     assert not beside_weights(output).exists()
+
+
+def test_it_shows_how_to_use_it_with_code_that_is_python(complete):
+    (code,) = re.findall(r"(?s)```python\n(.*?)```", text(complete))
+    compile(code, "card", "exec")
+    assert 'name = "./merged"' in code and 'tokenizer("옛날에"' in code
+
+
+def test_a_prompt_cannot_leave_its_string(tmp_path):
+    output = make(tmp_path)
+    for path in (output / "evaluation").glob("*.json"):
+        figures = json.loads(path.read_text())
+        figures["samples"] = [{"prompt": 'a"); import os\n("', "text": "b"}]
+        path.write_text(json.dumps(figures))
+    report.write(output)
+    (code,) = re.findall(r"(?s)```python\n(.*?)```", text(output))
+    compile(code, "card", "exec")
+    assert "\nimport os" not in code and code.count("import") == 2
+
+
+def test_limits_say_what_was_kept_and_what_it_is_not(complete):
+    limits = text(complete).split("## Limits")[1].split("##")[0]
+    assert "not tuned to follow instructions" in limits
+    assert "Of the base model's English, stage 7 keeps 100.0%" in limits
+
+
+@pytest.mark.parametrize(
+    "front, said",
+    [
+        ("license: apache-2.0", {"license": "apache-2.0"}),
+        ("license: other\nlicense_name: some-terms", {"license": "other", "license_name": "some-terms"}),
+        ("tags: [a]", {}),
+        ("license: [", {}),
+    ],
+)
+def test_the_licence_is_the_bases_where_its_card_is_at_hand(tmp_path, front, said):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "README.md").write_text(f"---\n{front}\n---\n# A base\n")
+    output = make(tmp_path, base_model=str(base))
+    report.write(output)
+    found = front_matter(output)
+    assert {key: found[key] for key in found if key.startswith("license")} == said
+    assert ("## Licence" in text(output)) == bool(said)
+    assert ("# license: yours to choose" in text(output)) != bool(said)

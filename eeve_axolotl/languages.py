@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import regex
@@ -38,6 +39,14 @@ LANGUAGES = {
     code: Language(name, tuple(scripts.split(",")), code)
     for code, name, scripts in (each.split() for each in _KNOWN.replace("\n", "|").split("|") if each.strip())
 }
+
+BY_NAME = {each.name: each for each in LANGUAGES.values()}
+
+
+def of_scripts(scripts: Collection[str]) -> list[Language]:
+    """The languages that a script tells: those that alone are written in one of `scripts`, in that order."""
+    users = {script: [each for each in LANGUAGES.values() if script in each.scripts] for script in scripts}
+    return list(dict.fromkeys(found[0] for found in users.values() if len(found) == 1))
 
 
 def find(language: str | None, scripts: tuple[str, ...]) -> Language:
