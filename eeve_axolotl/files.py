@@ -6,6 +6,7 @@ stands in `records.py`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -162,11 +163,15 @@ def check_writable(path: Path, what: str) -> None:
     try:
         place = path.resolve()
         while not place.exists():
+            if (
+                place.is_symlink()
+            ):  # though resolved: links that lead to each other, which Python 3.13 lets pass
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             place = place.parent
         probe = place / f".eeve.{os.getpid()}.probe"
         probe.mkdir()
         probe.rmdir()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
+    except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.12 of such links
         why = getattr(error, "strerror", None) or error
         raise EEVEError(f"{what}: {path} cannot be written ({why}); choose another place") from None
 

@@ -25,7 +25,7 @@ def pytest_addoption(parser) -> None:
 
 def pytest_terminal_summary(terminalreporter, config) -> None:
     target = config.getoption("results")
-    if not target:
+    if not target or hasattr(config, "workerinput"):  # a worker of pytest-xdist sums up its own tests
         return
     counts = {each: len(terminalreporter.stats.get(each, [])) for each in COUNTED}
     found = {"python": platform.python_version(), "system": system(), "commit": commit()}

@@ -183,7 +183,7 @@ def test_a_mount_point_gets_a_new_content(here, kind):
     assert run.stdout == "kept\n", run.stderr
 
 
-@pytest.mark.parametrize("output", ["", ".", "text.jsonl", "text.jsonl/out", "loop", "/proc/out"])
+@pytest.mark.parametrize("output", ["", ".", "text.jsonl", "text.jsonl/out", "loop", "loop/out", "/proc/out"])
 def test_a_place_that_cannot_be_written_is_told_before_the_work(here, output):
     write_ground(here)
     (here / "loop").symlink_to("loop")
