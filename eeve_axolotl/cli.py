@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,8 +54,6 @@ set_keys = click.option(
 @told_plainly
 def init(directory: str, base: str | None, corpus: tuple[str, ...], **others: Any) -> None:
     """Write a project into DIR that runs as it is: tokenizer, corpus, stages and pipeline for a base, a text and GPUs."""
-    from pathlib import Path
-
     from eeve_axolotl.project.wanted import Wanted
 
     if base is None:
@@ -260,6 +259,18 @@ def report(directory: str) -> None:
         click.echo(f"missing: {sentence}")
     click.echo(written.card)
     click.echo(f"{written.directory}: report.html, report.md and README.md (the model card)")
+
+
+@eeve.command()
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--tokenizer", required=True, help="The extended tokenizer that it was tuned with.")
+@told_plainly
+def complete(model: Path, tokenizer: str) -> None:
+    """Put beside MODEL, which plain Axolotl tuned, what it leaves out of an extended tokenizer. Weights stay as they are."""
+    from eeve_axolotl.tokenizer_files import complete_model
+
+    for sentence in complete_model(model, tokenizer):
+        click.echo(f"{model}: {sentence}")
 
 
 @eeve.command()

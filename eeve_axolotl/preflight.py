@@ -70,7 +70,8 @@ class Found:
 def look(recipe: Recipe) -> Found:
     """Go through all checks; without a valid `eeve:` block, through those that do not need it."""
     found = Found()
-    for what, check in OF_ANY_CONFIG if recipe.block is None else CHECKS:
+    of_a_stage = OF_ANY_CONFIG if recipe.block is None else CHECKS
+    for what, check in OF_PLAIN if is_plain(recipe.cfg) else of_a_stage:
         try:
             for problem in check(recipe):
                 if problem not in found.problems:
@@ -110,15 +111,26 @@ def _duplicates(recipe: Recipe) -> Iterator[str]:
         yield f"`{key}` stands in lines {where} and {lines[-1]} of {path}, and only the last counts{more}"
 
 
-def _plugins(recipe: Recipe) -> Iterator[str]:
-    if not any(type(each).__name__ == OURS for each in recipe.plugins.values()):
-        yield f"the plugin is not listed, so Axolotl would train everything; add `plugins: [{PLUGIN}]`"
+def is_plain(cfg: Mapping[str, Any]) -> bool:
+    """Whether a config says nothing of ours: no `eeve:`, no plugin, no trainer. Plain Axolotl trains it."""
+    listed = cfg.get("plugins") or []
+    named = str([*(listed if isinstance(listed, list) else [listed]), cfg.get("trainer_cls")])
+    return "eeve" not in cfg and PLUGIN.partition(".")[0] not in named
+
+
+def _importable(recipe: Recipe) -> Iterator[str]:
     for name in map(str, recipe.cfg.get("plugins") or []):
         if name not in recipe.plugins:
             yield (
                 f"the plugin {name} cannot be imported, and Axolotl would go on without it; install what it needs, or "
                 "remove it"
             )
+
+
+def _plugins(recipe: Recipe) -> Iterator[str]:
+    if not any(type(each).__name__ == OURS for each in recipe.plugins.values()):
+        yield f"the plugin is not listed, so Axolotl would train everything; add `plugins: [{PLUGIN}]`"
+    yield from _importable(recipe)
     for name, plugin in recipe.plugins.items():
         if type(plugin).__name__ == "SpectrumPlugin":
             yield (
@@ -230,13 +242,14 @@ def _raises(check: Callable[[Recipe], object]) -> Callable[[Recipe], Iterator[st
     return problems
 
 
-OF_ANY_CONFIG: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
-    ("the plugins", _plugins),
+OF_PLAIN: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
+    ("the plugins", _importable),
     ("keys that stand twice", _duplicates),
     ("the spelling of keys", _spelling),
     ("keys that Axolotl no longer takes", _deprecated),
     ("the inputs", _inputs),
 ]
+OF_ANY_CONFIG = [("the plugins", _plugins), *OF_PLAIN[1:]]
 CHECKS: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
     *OF_ANY_CONFIG,
     ("the stage against the config's other keys", _contradictions),

@@ -38,10 +38,11 @@ def look(cfg: Mapping[str, Any], made: Collection[Path] = ()) -> Found:
         made: absolute places that a step before this one makes.
     """
     settings, of_block = None, []
-    try:
-        settings = read_block(cfg)
-    except EEVEError as error:
-        of_block = [str(error)]
+    if not preflight.is_plain(cfg):
+        try:
+            settings = read_block(cfg)
+        except EEVEError as error:
+            of_block = [str(error)]
     with _loaded_plugins(cfg) as plugins:
         found = preflight.look(Recipe(cfg, settings, plugins, made))
         found.problems[:0] = of_block
@@ -105,7 +106,7 @@ def _look_at_pipeline(path: str, settings: PipelineSettings, found: Found) -> No
 
 def notes(cfg: Mapping[str, Any]) -> list[str]:
     """What would not stop the run and should be known."""
-    if cfg.get("trainer_cls") == checks.TRAINER:
+    if cfg.get("trainer_cls") == checks.TRAINER or preflight.is_plain(cfg):
         return []
     return [
         f"without `trainer_cls: {checks.TRAINER}` a machine that lacks this package would train everything, "
@@ -118,9 +119,12 @@ def what_happens(cfg: Mapping[str, Any]) -> list[str]:
 
     Raises EEVEError if the `eeve:` block is missing or not valid.
     """
-    settings = read_block(cfg)
-    base = cfg.get("base_model")
+    base, output = cfg.get("base_model"), cfg.get("output_dir") or "./model-out"
     lines = [f"starts from {base}{'' if Path(str(base)).is_dir() else ' (not a directory here)'}"]
+    if preflight.is_plain(cfg):
+        plain = "no stage: without `eeve:` and our plugin it is plain Axolotl, which trains what it says and freezes no rows"
+        return [plain, *lines, f"writes to {output}", *([_merged(output)] if cfg.get("adapter") else [])]
+    settings = read_block(cfg)
     for each in settings.schedule():
         lines += _stage(each.resolved())
     if settings.untie:
@@ -128,11 +132,14 @@ def what_happens(cfg: Mapping[str, Any]) -> list[str]:
     if settings.global_batch_size:
         lines.append(f"a step has {settings.global_batch_size:,} sequences on any number of GPUs")
     lines.append(where_it_reads(cfg, settings))
-    output = cfg.get("output_dir") or "./model-out"
     lines.append(f"writes to {output}")
     if any(each.resolved().internal_layers is Layers.QLORA for each in settings.schedule()):
-        lines.append(f"then `axolotl merge-lora` writes the whole model to {output.rstrip('/')}/merged")
+        lines.append(_merged(output))
     return lines
+
+
+def _merged(output: str) -> str:
+    return f"then `axolotl merge-lora` writes the whole model to {output.rstrip('/')}/merged"
 
 
 def _stage(stage: Stage) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import write_json, writing
 from eeve_axolotl.records import SENTENCEPIECE_MODEL, TOKENIZER_MANIFEST
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CONFIG = "tokenizer_config.json"
+ADDED = "added_tokens.json"
+"""What llama.cpp's converter reads beside `tokenizer.model`: tokens that came later, and their ids."""
+
+GENERATION = "generation_config.json"
 FAST = "PreTrainedTokenizerFast"
 """The class that takes a `tokenizer.json` as it is, by the name that transformers 4 knows too."""
 
@@ -121,6 +126,61 @@ def copy(source: str | Path, directory: Path) -> None:
         if file is not None:
             with writing(directory / name) as unfinished:
                 shutil.copyfile(file, unfinished)
+
+
+def complete_model(model: Path, source: str | Path) -> list[str]:
+    """Put beside a model what plain Axolotl left out when it tuned it with a tokenizer of ours.
+
+    That is what `complete` puts there, the tokens that were added since, for llama.cpp's converter, and the tokenizer's end
+    of a sequence among those at which the model stops. Weights are not touched.
+
+    Args:
+        model: directory of the tuned model, with its tokenizer.
+        source: directory or name of the tokenizer of ours that it was tuned with.
+
+    Returns a sentence for each thing that it did. Raises EEVEError for other directories than these.
+    """
+    from transformers import AutoTokenizer
+
+    if find(source, TOKENIZER_MANIFEST) is None:
+        raise EEVEError(
+            f"{source} is no tokenizer of ours (no {TOKENIZER_MANIFEST}); give the one that the stages used"
+        )
+    for name in (CONFIG, "config.json"):
+        if not (model / name).is_file():
+            raise EEVEError(
+                f"{model} has no {name}; give the directory of the tuned model, merged if it had an adapter"
+            )
+    own, tuned = AutoTokenizer.from_pretrained(source).get_vocab(), AutoTokenizer.from_pretrained(model)
+    if other := [token for token, i in own.items() if tuned.convert_ids_to_tokens(i) != token]:
+        raise EEVEError(
+            f"{model} was not tuned with {source}: it has another token than {other[0]} at id {own[other[0]]}"
+        )
+    tuned.name_or_path = str(source)
+    complete(tuned, model, read_config(source))
+    done = [f"{CONFIG} as in {source}, with what was added since"]
+    done += [f"{name} from {source}" for name in _TRAVELLERS if (model / name).is_file()]
+    highest = max(own.values())
+    in_order = sorted(tuned.get_vocab().items(), key=lambda each: each[1])
+    later = {token: i for token, i in in_order if i > highest}
+    if later and (model / SENTENCEPIECE_MODEL).is_file():
+        write_json(model / ADDED, later)
+        done.append(f"{ADDED} with {', '.join(later)}")
+    return done + _stop_at_the_end(model, tuned)
+
+
+def _stop_at_the_end(model: Path, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Let generation stop at the tokenizer's end of a sequence: Axolotl leaves the one that the base had."""
+    path, end = model / GENERATION, tokenizer.eos_token_id
+    if not path.is_file() or end is None:
+        return []
+    generation = json.loads(path.read_text(encoding="utf-8"))
+    given = generation.get("eos_token_id")
+    ends = given if isinstance(given, list) else [] if given is None else [given]
+    if end in ends:
+        return []
+    write_json(path, {**generation, "eos_token_id": [*ends, end]})
+    return [f"{GENERATION} stops at {tokenizer.eos_token} too"]
 
 
 def travel_with_tokenizers() -> None:

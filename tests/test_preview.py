@@ -189,3 +189,29 @@ def test_duplicate_keys_are_found_in_mappings_lists_and_past_aliases(tmp_path):
     (tmp_path / "a.yml").write_text(text)
     assert duplicate_keys(tmp_path / "a.yml") == [("a.b", [1, 1]), ("c.1.d", [4, 5])]
     assert duplicate_keys(tmp_path / "none.yml") == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"adapter": "lora", "lora_r": 4, "lora_target_linear": True}])
+def test_a_config_without_anything_of_ours_is_called_plain_axolotl(recipe, changes):
+    code, said = check(recipe(eeve=None, plugins=None, trainer_cls=None, **changes))
+    assert code == 0, said
+    assert "no stage: without `eeve:` and our plugin it is plain Axolotl, which trains what it says" in said
+    assert "starts from ./base\n" in said and "writes to ./out\n" in said
+    assert "a machine that lacks this package" not in said
+    assert ("axolotl merge-lora" in said) == bool(changes)
+
+
+def test_of_plain_axolotl_everything_wrong_is_told_too(recipe):
+    code, said = check(
+        recipe(eeve=None, plugins=["no.Such"], trainer_cls=None, base_model="./gone", learning_rate="fast")
+    )
+    assert code == 1
+    for problem in ("no.Such cannot be imported", "base_model ./gone does not exist", "learning_rate"):
+        assert problem in said
+
+
+@pytest.mark.parametrize("left", ["plugins", "trainer_cls"])
+def test_one_line_of_ours_without_the_block_is_no_plain_axolotl(recipe, left):
+    others = {"plugins", "trainer_cls"} - {left}
+    code, said = check(recipe(eeve=None, **dict.fromkeys(others)))
+    assert code == 1 and "has no `eeve:` block" in said

@@ -71,4 +71,12 @@ class Listing:
     text: str
 
 
-Block = Heading | Paragraph | Bullets | Table | Figure | Listing
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are shown when their title is clicked; on paper they are open."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+Block = Heading | Paragraph | Bullets | Table | Figure | Listing | Fold

@@ -15,7 +15,8 @@ from eeve_axolotl.files import write_text
 from eeve_axolotl.report import markdown
 from eeve_axolotl.report.blocks import Block, Bullets, Code, Heading, Inline, Paragraph, Table
 from eeve_axolotl.report.collect import PipelineData, StageData
-from eeve_axolotl.report.content import new_tokens_table, number, texts_table, trains
+from eeve_axolotl.report.content import new_tokens_table, texts_table, trains
+from eeve_axolotl.report.figures import number
 
 NAME = "README.md"
 MARKER = "<!-- Written by `axolotl eeve report`, which replaces it as long as this line is here. -->"

@@ -27,6 +27,14 @@ from eeve_axolotl.secrets import redacted
 MATRICES = {"input_embeddings": "input embeddings", "output_embeddings": "output embeddings"}
 
 
+LOSS_WINDOW = 20  # logged steps
+
+
+def loss_window(logged: int) -> int:
+    """How many losses one mean is of, where so many were logged: one batch's loss says little."""
+    return max(1, min(LOSS_WINDOW, logged // 10))
+
+
 @dataclass(frozen=True)
 class StageData:
     """One stage: its record and its history, empty where the stage has not written them."""
@@ -75,6 +83,15 @@ class StageData:
     def losses(self) -> list[tuple[int, float]]:
         """(step, loss) where a loss was logged."""
         return [(each["step"], each["loss"]) for each in self.history.get("steps", []) if _has_loss(each)]
+
+    @property
+    def first_and_last_loss(self) -> tuple[float, float] | None:
+        """Means of the first and of the last tenth of the logged losses, at most `LOSS_WINDOW` of them each."""
+        losses = [loss for _, loss in self.losses]
+        if not losses:
+            return None
+        window = loss_window(len(losses))
+        return sum(losses[:window]) / window, sum(losses[-window:]) / window
 
     @property
     def settings(self) -> Mapping:

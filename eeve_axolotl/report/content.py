@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from eeve_axolotl.report.blocks import (
     MISSING,
@@ -12,25 +12,31 @@ from eeve_axolotl.report.blocks import (
     Bullets,
     Code,
     Figure,
+    Fold,
     Heading,
     Inline,
-    Listing,
     Paragraph,
     Table,
 )
-from eeve_axolotl.report.collect import MATRICES, Evaluation, PipelineData, StageData
+from eeve_axolotl.report.collect import LOSS_WINDOW, MATRICES, Evaluation, PipelineData, StageData
+from eeve_axolotl.report.figures import duration, number
+from eeve_axolotl.report.first_screen import first_screen
 from eeve_axolotl.report.plots import before_and_after
 from eeve_axolotl.stages import Layers, Rows, Stage
 
+LOSSES = (
+    "Tokens are steps × batch × sequence length, padding counted. First and last loss are means of the first and the last "
+    f"tenth of a stage's logged losses, at most {LOSS_WINDOW}."
+)
 _SHOWN = 3  # neighbours of a token in the table
 
 
 def blocks(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]:
     """The whole report."""
     sections = (
-        _summary(pipeline),
+        first_screen(pipeline, figures),
         _stages(pipeline, figures),
-        _texts(pipeline, figures),
+        _texts(pipeline),
         _new_tokens(pipeline),
         _norms(pipeline, figures),
         _neighbours(pipeline, figures),
@@ -40,21 +46,6 @@ def blocks(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]
         _settings(pipeline),
     )
     return [block for section in sections for block in section]
-
-
-def number(value: float | None, form: str = ",") -> str:
-    """A figure, or the sign for "missing"."""
-    return MISSING if value is None else format(value, form)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people: 45 s, 3 min 20 s, 2 h 05 min."""
-    if seconds is None:
-        return MISSING
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def trains(stage: StageData) -> str:
@@ -77,11 +68,10 @@ def stages_table(stages: Sequence[StageData]) -> Table:
             "optimiser state"]  # fmt: skip
     rows = []
     for stage in stages:
-        losses: list[float | None] = [loss for _, loss in stage.losses]
-        losses = losses or [None]
+        first, last = stage.first_and_last_loss or (None, None)
         rows.append([
             stage.name, trains(stage) if stage.done else "not done", number(stage.steps), number(stage.tokens),
-            duration(stage.seconds), number(losses[0], ".3f"), number(losses[-1], ".3f"),
+            duration(stage.seconds), number(first, ".3f"), number(last, ".3f"),
             number(stage.record.get("parameters_trained")), _megabytes(stage.record.get("optimizer_state_bytes")),
         ])  # fmt: skip
     return Table(head, rows, left=2)
@@ -121,47 +111,17 @@ def new_tokens_table(evaluations: Sequence[Evaluation], name: str) -> Table | No
     )
 
 
-def _summary(pipeline: PipelineData) -> list[Block]:
-    stages, done = pipeline.stages, [stage for stage in pipeline.stages if stage.done]
-    tokens = [stage.tokens for stage in done]
-    seconds = [stage.seconds for stage in done]
-    facts = [
-        ["Base model", Code(pipeline.base_model)],
-        ["Tokenizer", Code(str(pipeline.tokenizer))],
-        ["Tokens added", number(pipeline.new_tokens)],
-        ["Stages done", f"{len(done)} of {len(stages)}"],
-        ["Tokens trained", number(_sum(tokens))],
-        ["Time trained", duration(_sum(seconds))],
-        ["Weights", Code(str(pipeline.runs[-1].result)) if pipeline.runs else MISSING],
-    ]
-    found: list[Block] = [
-        Heading("EEVE report", 1),
-        Table(["", ""], facts, left=2),
-        Paragraph(f"{MISSING} stands for what is missing: not done, not measured, or not said by any file."),
-    ]
-    missing = pipeline.missing()
-    if missing:
-        found += [Paragraph(Bold("Missing")), Bullets(missing)]
-    return found
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    """The sum, None if one is missing or there are none."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
-
-
 def _stages(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]:
     shown = [figures[name] for name in ("loss", "time") if name in figures]
     return [
         Heading("Stages"),
         stages_table(pipeline.stages),
-        Paragraph("Tokens are steps × batch × sequence length, padding counted. Losses are the training's."),
+        Paragraph(LOSSES),
         *shown,
     ]
 
 
-def _texts(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]:
+def _texts(pipeline: PipelineData) -> list[Block]:
     if not pipeline.evaluated:
         return [Heading("Held-out texts"), Paragraph("No model has been evaluated.")]
     texts = [[name, ": ", Code(str(path))] for name, path in pipeline.texts.items()]
@@ -170,7 +130,6 @@ def _texts(pipeline: PipelineData, figures: Mapping[str, Figure]) -> list[Block]
         Heading("Held-out texts"),
         texts_table(pipeline.evaluations, pipeline.text_names),
         *([Paragraph("Kept: the base model's bits per byte over this model's; below 100% is a loss.")] if kept else []),
-        *([figures["bits"]] if "bits" in figures else []),
         *([Bullets(texts)] if texts else []),
     ]  # fmt: skip
 
@@ -244,16 +203,35 @@ def _samples(pipeline: PipelineData) -> list[Block]:
     prompts = dict.fromkeys(sample["prompt"] for each in known for sample in each.samples)
     if not prompts:
         return []
-    found: list[Block] = [Heading("Samples")]
-    for prompt in prompts:
+    ends = [known[0], known[-1]] if len(known) > 1 else known
+    between = known[1:-1]
+    table = Table(["prompt", *(each.name for each in ends)], _written(prompts, ends), left=1 + len(ends))
+    found: list[Block] = [Heading("Samples"), table]
+    if between:
         rows = [
-            [each.name, sample["text"], number(sample.get("new_token_share"), ".0%")]
-            for each in known
+            [each.name, sample["prompt"], sample["text"], number(sample.get("new_token_share"), ".0%")]
+            for each in between
             for sample in each.samples
-            if sample["prompt"] == prompt
         ]
-        found += [Listing(prompt), Table(["model", "continuation", "new tokens"], rows, left=2)]
+        found.append(
+            Fold(
+                "The models between", [Table(["model", "prompt", "continuation", "new tokens"], rows, left=3)]
+            )
+        )
     return found
+
+
+def _written(prompts: Iterable[str], models: Sequence[Evaluation]) -> list[list[Inline]]:
+    """A row for each prompt: what each of the models wrote, side by side, and how much of it is new tokens."""
+
+    def of(model: Evaluation, prompt: str) -> str:
+        sample = next((each for each in model.samples if each["prompt"] == prompt), None)
+        if sample is None:
+            return MISSING
+        share = sample.get("new_token_share")
+        return sample["text"] + (f" ({share:.0%} new tokens)" if share else "")
+
+    return [[Bold(prompt), *(of(model, prompt) for model in models)] for prompt in prompts]
 
 
 def _fingerprints(pipeline: PipelineData) -> list[Block]:
@@ -324,10 +302,11 @@ def _settings(pipeline: PipelineData) -> list[Block]:
     with_settings = [stage for stage in pipeline.stages if stage.settings]
     found: list[Block] = []
     if with_versions:
-        found += [Heading("Versions"), *_compared([(stage.name, stage.versions) for stage in with_versions])]
+        versions = _compared([(stage.name, stage.versions) for stage in with_versions])
+        found += [Heading("Versions"), Fold("Libraries", versions)]
     if with_settings:
         shown = [(stage.name, stage.settings) for stage in with_settings]
-        found += [Heading("Settings"), *_compared(shown)]
+        found += [Heading("Settings"), Fold("Every key that Axolotl ran with", _compared(shown))]
     return found
 
 

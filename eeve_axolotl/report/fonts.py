@@ -1,14 +1,17 @@
-"""Which characters plots can draw: a font with Hangul where one is installed, else token ids instead."""
+"""Letters of plots, by a font with Hangul where one is installed, else token ids instead; and letters for the page."""
 
 from __future__ import annotations
 
+import base64
 import functools
 import importlib.util
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 HANGUL = 0xAC00  # 가
+BEYOND_LATIN = 0x250  # every machine has a font for what comes before
 PREFERRED = (
     "Noto Sans CJK KR",
     "Noto Sans KR",
@@ -48,6 +51,32 @@ def fonts() -> Fonts:
     return Fonts(families, frozenset().union(*map(_characters, families)))
 
 
+def embedded(text: str) -> list[str]:
+    """What plots' fonts have of the letters of `text` beyond Latin, as WOFF files in base64, for a page on any machine."""
+    wanted = {ord(character) for character in text if ord(character) >= BEYOND_LATIN}
+    found = []
+    for family in fonts().families:
+        there = wanted & _characters(family)
+        if there:
+            found.append(_subset(_path(family), there))
+        wanted -= there
+    return found
+
+
+def _subset(path: str, characters: set[int]) -> str:
+    from fontTools import subset, ttLib
+
+    options = subset.Options(flavor="woff", layout_features=["kern", "ccmp", "mark", "mkmk"], hinting=False)
+    font = ttLib.TTFont(path, fontNumber=0, recalcTimestamp=False)
+    cutter = subset.Subsetter(options)
+    cutter.populate(unicodes=characters)
+    cutter.subset(font)
+    font.flavor = "woff"
+    written = io.BytesIO()
+    font.save(written)
+    return base64.b64encode(written.getvalue()).decode()
+
+
 def _hangul_family() -> str | None:
     """The family of a font with U+AC00: a known one, else any; None if there is none."""
     from matplotlib import font_manager
@@ -74,9 +103,13 @@ def _packaged() -> list[str]:
 
 
 def _characters(family: str) -> frozenset[int]:
+    return _charmap(_path(family))
+
+
+def _path(family: str) -> str:
     from matplotlib import font_manager
 
-    return _charmap(font_manager.findfont(font_manager.FontProperties(family=family)))
+    return str(font_manager.findfont(font_manager.FontProperties(family=family)))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Blocks as one HTML file that needs nothing else: plots inside it, no scripts, light, dark and print."""
+"""Blocks as one HTML file that needs nothing else: plots and letters inside it, no scripts, light, dark and print."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from eeve_axolotl.report.blocks import (
     Bullets,
     Code,
     Figure,
+    Fold,
     Heading,
     Listing,
     Paragraph,
     Table,
     pieces,
 )
+from eeve_axolotl.report.fonts import embedded
 
 TEMPLATE = "page.html.jinja"  # beside this module
 # What the template calls each kind of block, and of text.
@@ -31,6 +33,7 @@ KINDS = {
     "table": Table,
     "figure": Figure,
     "listing": Listing,
+    "fold": Fold,
     "code": Code,
     "bold": Bold,
 }
@@ -51,9 +54,10 @@ def render(blocks: Iterable[Block], title: str, folder: Path) -> str:
     def in_base64(file: str) -> str:
         return base64.b64encode((folder / file).read_bytes()).decode()
 
-    return environment.get_template(TEMPLATE).render(
-        blocks=blocks, title=title, pieces=pieces, in_base64=in_base64, refuse=_refuse
-    )
+    told = {"blocks": list(blocks), "title": title, "pieces": pieces, "refuse": _refuse}
+    template = environment.get_template(TEMPLATE)
+    letters = embedded(template.render(**told, fonts=[], in_base64=lambda file: ""))
+    return template.render(**told, fonts=letters, in_base64=in_base64)
 
 
 def _is(kind: type) -> Callable[[object], bool]:

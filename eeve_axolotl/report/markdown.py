@@ -11,6 +11,7 @@ from eeve_axolotl.report.blocks import (
     Bullets,
     Code,
     Figure,
+    Fold,
     Heading,
     Inline,
     Listing,
@@ -42,6 +43,9 @@ def _block(block: Block) -> str:
         case Listing():
             fence = "`" * max(3, _longest_backticks(block.text) + 1)
             return f"{fence}text\n{block.text}\n{fence}"
+        case Fold():
+            inside = "\n\n".join(_block(each) for each in block.blocks)
+            return f"<details>\n<summary>{_inline(block.title)}</summary>\n\n{inside}\n\n</details>"
     raise TypeError(block)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eeve_axolotl.report.blocks import Figure
-from eeve_axolotl.report.collect import MATRICES, Evaluation, PipelineData, StageData
+from eeve_axolotl.report.collect import MATRICES, Evaluation, PipelineData, StageData, loss_window
 from eeve_axolotl.report.fonts import Fonts, fonts
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -73,8 +73,11 @@ def _loss(pipeline: PipelineData, path: Path) -> Figure | None:
             steps, losses = zip(*stage.losses, strict=True)
             places = [(start + step * tokens_per_step) / unit for step in steps]
             few = len(places) <= 30
+            smooth = _smoothed(losses)
+            if smooth != list(losses):
+                axes.plot(places, losses, color=COLOURS[number % 2], linewidth=0.7, alpha=0.3)
             axes.plot(
-                places, losses, color=COLOURS[number % 2], marker="." if few else None, linewidth=1.3
+                places, smooth, color=COLOURS[number % 2], marker="." if few else None, linewidth=1.3
             )  # neighbours differ; boundaries and labels say which is which
             middle, end = (start + tokens / 2) / unit, (start + tokens) / unit
             room = 100 * tokens / total  # in characters of this size, about
@@ -92,9 +95,16 @@ def _loss(pipeline: PipelineData, path: Path) -> Figure | None:
     return Figure(
         path.name,
         "Training loss against tokens trained, with the boundaries of the stages",
-        "Training loss against tokens (padding counted); dashed lines are the boundaries of the stages."
+        "Training loss against tokens (padding counted), smoothed, each step's behind it; dashed lines bound the stages."
         + _left_out(pipeline.stages, [stage for stage, _, _ in known]),
     )
+
+
+def _smoothed(losses: Sequence[float]) -> list[float]:
+    """The mean of each loss and those before it, in windows as the table's first and last loss."""
+    window = loss_window(len(losses))
+    starts = [max(0, end - window) for end in range(1, len(losses) + 1)]
+    return [sum(losses[start:end]) / (end - start) for end, start in enumerate(starts, start=1)]
 
 
 def _time(pipeline: PipelineData, path: Path) -> Figure | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -52,7 +55,13 @@ def test_stages_stand_in_order_with_their_tokens_and_losses(complete):
     assert [row[0] for row in rows] == list("1234567")
     for number, row in enumerate(rows, start=1):
         assert row[2:4] == [f"{STEPS * number:,}", f"{STEPS * number * TOKENS_PER_STEP:,}"]
-        assert float(row[6]) == pytest.approx(6 - 0.5 * number, abs=0.02)
+        window = min(20, STEPS * number // 10)  # means: of the first and of the last losses
+        for cell, steps in (
+            (row[5], range(1, window + 1)),
+            (row[6], range(STEPS * number + 1)[-window:]),
+        ):
+            mean = sum(math.exp(-step / 10) for step in steps) / window
+            assert float(cell) == pytest.approx(6 - 0.5 * number + mean, abs=0.001)
         assert float(row[5]) > float(row[6])
     assert rows[0][1] == "new input"
     assert rows[6][1] == "layers by QLoRA"
@@ -84,9 +93,12 @@ def test_neighbours_before_and_after_keep_their_hangul(complete):
 
 
 def test_samples_cannot_break_the_table(complete):
-    rows = table(markdown(complete), "model", "continuation")
-    assert [row[0] for row in rows] == MODELS
-    assert rows[3][1] == r"토끼가 \<s\> 2 \| 살았어요. ⏎ End"
+    (row,) = table(markdown(complete), "prompt", "base", "stage 7")
+    wrote = r"토끼가 \<s\> {} \| 살았어요. ⏎ End"
+    assert row == ["**옛날에**", wrote.format(-1), f"{wrote.format(7)} (70% new tokens)"]
+    rows = table(markdown(complete), "model", "prompt", "continuation")
+    assert [row[0] for row in rows] == MODELS[1:-1]
+    assert rows[2][2] == wrote.format(2)
 
 
 def test_frozen_parts_are_unchanged_and_a_change_is_shouted(complete, tmp_path):
@@ -114,7 +126,10 @@ def test_settings_that_differ_stand_apart_and_secrets_nowhere(complete):
 
 
 def test_all_plots_are_beside_the_report_and_named_in_it(complete):
-    assert re.findall(r"\]\((\w+)\.png\)", markdown(complete)) == list(PLOTS)
+    assert re.findall(r"\]\((\w+)\.png\)", markdown(complete)) == [
+        "bits",
+        *(each for each in PLOTS if each != "bits"),
+    ]  # on the first screen
     for name in PLOTS:
         assert (complete / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -139,7 +154,7 @@ def test_nothing_evaluated_and_nothing_trained_is_a_report_too(tmp_path):
     assert "no model has been evaluated" in written.missing
     assert "the tokenizer has no eeve_tokenizer.json" in written.missing
     assert set(files(output)) == {"report.md", "report.html", "README.md"}
-    assert dict(table(markdown(output), ""))["Tokens added"] == "—"
+    assert "\n0 of 7 stages were trained.\n" in markdown(output)
 
 
 def test_a_stage_without_history_has_no_tokens_rather_than_none(tmp_path):
@@ -149,7 +164,7 @@ def test_a_stage_without_history_has_no_tokens_rather_than_none(tmp_path):
     assert "stage 2 has no history: its loss, tokens and time are not known" in written.missing
     row = table(markdown(output), "stage", "trains")[1]
     assert row[:7] == ["2", "new output", "80", "—", "—", "—", "—"]
-    assert dict(table(markdown(output), ""))["Tokens trained"] == "—"
+    assert "and 3 of 7 stages were trained.\n" in markdown(output)  # on nobody knows how many tokens
 
 
 def test_models_of_ones_own_are_sorted_by_position(tmp_path):
@@ -188,7 +203,8 @@ def test_the_page_needs_nothing_but_itself(complete):
     assert len(page.sources) == len(PLOTS)
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert not page.tags & {"script", "link", "iframe", "object"}
-    assert "url(" not in text and "@import" not in text
+    assert all(each.startswith("data:font/woff;base64,") for each in re.findall(r"url\((.{30})", text))
+    assert "@import" not in text
     assert "prefers-color-scheme: dark" in text and "@media print" in text
     assert "▁$나무" in page.text and "토끼가 <s> 2 | 살았어요." in page.text
 
@@ -246,3 +262,58 @@ def test_the_command_says_what_is_missing_and_loads_neither_axolotl_nor_torch(tm
     assert lines[-1] == "[]"
     assert "missing: no evaluation of base, stage 1" in lines
     assert any("report.html" in line for line in lines)
+
+
+def test_the_first_screen_says_what_was_done_in_one_sentence_and_its_figures(complete):
+    start = markdown(complete).split("\n## ")[0]
+    assert (
+        "4 Hangul tokens were added to the base model's, and 7 of 7 stages were trained on 2,293,760 tokens in"
+        in start
+    )
+    rows = table(start, "", "base", "stage 7")
+    assert rows[:2] == [
+        ["Korean, tokens per character", "1.500", "0.900"],
+        ["Korean, bits per byte", "2.000", "1.300"],
+    ]
+    assert "Frozen rows and layers are proven unchanged in 7 of the 7 stages that freeze any." in start
+    assert "](bits.png)" in start
+
+
+def test_the_first_screen_shouts_where_something_moved(tmp_path):
+    output = make(tmp_path)
+    path = output / "joint" / "stage2" / "eeve_stage.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "moved": {"input_embeddings": [3]}}))
+    report.write(output)
+    assert (
+        "**Frozen rows and layers are proven unchanged in 6 of the 7 stages that freeze any.**"
+        in markdown(output)
+    )
+
+
+def test_a_sentence_is_shown_as_both_tokenizers_cut_it(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    def save(directory, vocab, merges):
+        directory.mkdir(exist_ok=True)
+        Tokenizer(models.BPE(vocab, merges)).save(str(directory / "tokenizer.json"))
+
+    output = make(tmp_path, base_model=str(tmp_path / "base"))
+    letters = {"옛": 0, "날": 1, "에": 2}
+    save(tmp_path / "base", letters, [])
+    save(output / "tokenizer", {**letters, "옛날": 3}, [("옛", "날")])
+    report.write(output)
+    rows = table(markdown(output), "", "옛날에")
+    assert rows == [["before: 3 tokens", "`옛` `날` `에`"], ["after: 2 tokens", "`옛날` `에`"]]
+
+
+def test_the_page_brings_every_letter_that_is_not_latin(complete):
+    """So that no machine draws boxes: each is in a font that is embedded."""
+    from fontTools.ttLib import TTFont
+
+    text = (complete / "report" / "report.html").read_text(encoding="utf-8")
+    fonts = [base64.b64decode(each) for each in re.findall(r"data:font/woff;base64,([\w+/=]+)", text)]
+    there = {code for font in fonts for code in TTFont(io.BytesIO(font)).getBestCmap()}
+    shown = {ord(letter) for letter in Page(text).text if ord(letter) >= 0x250}
+    assert {ord(letter) for letter in "옛날에토끼"} <= shown
+    assert shown <= there
