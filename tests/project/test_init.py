@@ -9,12 +9,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from eeve_axolotl import languages
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.pipeline.tasks import Tasks
 from eeve_axolotl.planner.configs import CONFIGS
-from eeve_axolotl import languages
 from eeve_axolotl.project import edits
 from eeve_axolotl.settings import read_yaml
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
