@@ -152,6 +152,7 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
             memory_mb=settings.memory_mb,
             workers=settings.workers,
             engine=settings.engine,
+            domains=_domains(settings),
         )
     min_count = settings.threshold(table.bytes)
     warn_if_off(settings, table.bytes)
@@ -261,3 +262,10 @@ def _write(
 def _shards(sources: Sequence[Source]) -> list[Shard]:
     """The files, or shards of datasets, of all sources in order."""
     return [shard for source in sources for shard in source.shards()]
+
+
+def _domains(settings: TokenizerSettings) -> list[int] | None:
+    """The number of the corpus's entry that each of its shards is of; None where words are not weighed by it."""
+    if settings.weigh_words_by == "count":
+        return None
+    return [number for number, source in enumerate(settings.corpus) for _ in source.shards()]

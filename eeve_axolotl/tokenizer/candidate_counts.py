@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow
@@ -60,6 +60,18 @@ class CandidateCounts:
 
     fallback: int
     """Those of them that are single bytes."""
+
+    cost: int
+    """What the words' tokens weigh altogether: `total`, unless words weigh other than they occur."""
+
+    possible: Numbers
+    """How often a candidate that was not chosen would occur, at most."""
+
+    def weighed(self, weights: CandidateCounts) -> CandidateCounts:
+        """The same occurrences, with worth, offers and cost by what the words weigh."""
+        return replace(
+            self, worth=weights.worth, made=weights.made, offers=weights.offers, cost=weights.total
+        )
 
 
 class CandidateCounter:
@@ -160,6 +172,8 @@ class CandidateCounter:
             rows=rows[new],
             total=int(counts.sum()) + fallback,
             fallback=fallback,
+            cost=int(counts.sum()) + fallback,
+            possible=offers[new],
         )
 
     def _active(self, chosen: Mask) -> Mask:

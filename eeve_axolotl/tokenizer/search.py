@@ -55,6 +55,7 @@ class Search:
             [_LETTER * letters.counts[token] * letters.saves.get(token, 0) for token in tokens],
             dtype=np.int64,
         )
+        self.letter_weight = (self.letter_worth * table.scale).astype(np.int64)
         self.rounds: list[dict] = []
 
     def run(self) -> Selection:
@@ -84,7 +85,7 @@ class Search:
                 raise EEVEError(
                     f"no new token occurs {self.min_count:,} times in the corpus; lower min_count (or min_count_per_gb)"
                 )
-            if settled is None or self._better(chosen, counted.total, *settled):
+            if settled is None or self._better(chosen, counted.cost, *settled):
                 settled = (chosen.copy(), counted)
             else:  # what was added saved nothing: back, and less of it at once
                 chosen = settled[0].copy()
@@ -99,20 +100,23 @@ class Search:
             chosen[offered] = True
             added = len(offered)
 
-    def _better(self, chosen: Mask, total: int, before: Mask, counted: CandidateCounts) -> bool:
+    def _better(self, chosen: Mask, cost: int, before: Mask, counted: CandidateCounts) -> bool:
         """Whether an exchange saves enough; one that only fills the budget need not save more than a token."""
-        enough = 0 if chosen.sum() > before.sum() else _GAIN * counted.total
-        return total < counted.total - enough
+        enough = 0 if chosen.sum() > before.sum() else _GAIN * counted.cost
+        return cost < counted.cost - enough
 
     def _count(self, chosen: Mask) -> CandidateCounts:
-        return self.counter.count(self.table, chosen, self.rules.threads)
+        counted = self.counter.count(self.table, chosen, self.rules.threads)
+        if self.table.weighed is None:
+            return counted
+        return counted.weighed(self.counter.count(self.table.weighed, chosen, self.rules.threads))
 
     def _worth(self, counted: CandidateCounts) -> Numbers:
-        """How many more tokens the corpus would take without each candidate: int64 (candidates,).
+        """How many more tokens the corpus would take without each candidate, as its words weigh: int64 (candidates,).
 
         A letter falls to bytes, a word to two parts. What can only be made of it falls too.
         """
-        return np.where(self.letter, np.maximum(self.letter_worth, counted.worth), counted.worth)
+        return np.where(self.letter, np.maximum(self.letter_weight, counted.worth), counted.worth)
 
     def _drop(self, chosen: Mask, counted: CandidateCounts) -> Numbers:
         """The candidates to drop: those too rare, then those over the budget, the least useful first.
@@ -145,8 +149,9 @@ class Search:
 
     def _offer(self, chosen: Mask, counted: CandidateCounts, vain: Mask) -> Numbers:
         """The candidates that fill what room there is, or save more than what they would replace; the best first."""
-        gain = np.where(self.letter, self.letter_worth, counted.offers)
-        can = np.flatnonzero(self.open & ~chosen & ~vain & (gain >= self.min_count))
+        gain = np.where(self.letter, self.letter_weight, counted.offers)
+        occurs = np.where(self.letter, self.letter_worth, counted.possible)
+        can = np.flatnonzero(self.open & ~chosen & ~vain & (occurs >= self.min_count))
         can = can[np.lexsort((can, -gain[can]))]
         if self.budget is None:
             return can

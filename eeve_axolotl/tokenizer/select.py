@@ -40,7 +40,7 @@ def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
     frequent = [letter for letter, count in letters.counts.items() if count >= rules.min_count]
     allowed = list(map(spelling.spell, curation.needed()))
     fragments = letters.needed([*frequent, *allowed])
-    learned = _learn(state, table, rules, [*fragments, *frequent])
+    learned = _learn(state, table.weighed or table, rules, [*fragments, *frequent])
     # Letters first: merges need them.
     proposed = [
         token for token in dict.fromkeys([*fragments, *frequent, *learned, *allowed]) if token not in base

@@ -45,6 +45,11 @@ class TokenizerSettings(Settings):
     the base's own (arXiv 2512.03989). On unseen Korean they save the same, within 0.4 %, on SOLAR's tokenizer and on tekken
     (benchmarks/RESULTS.md); the card's is the default."""
 
+    weigh_words_by: Literal["count", "domain"] = "count"
+    """What a word counts for when tokens are chosen: `count`, how often it occurs; `domain`, where each entry of `corpus` is
+    a domain and none decides alone: the sum over domains of (its share of the domain's words) ^ 0.75 times the root of the
+    domain's size. The threshold and all counts that are told are occurrences either way. Ours: EEVE says nothing of it."""
+
     share_fragments: bool = False
     """For byte-level bases that lack a script's first bytes (Thai, Devanagari on an English base): add tokens for
     these even where other characters begin with them too. The manifest lists those characters as `also_changed`."""

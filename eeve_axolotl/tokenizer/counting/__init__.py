@@ -9,6 +9,7 @@ parts.py         what is counted by itself, and the marks of what is finished
 workers.py       the processes that count parts, here or on a Ray cluster
 word_counter.py  one part's words, from text to files of partial counts
 merge.py         the partial counts, added up
+weigh.py         what words weigh where the corpus has several domains
 table.py         the table of words, as the rest of the room reads it
 
 What lies in the directory of the counts:
@@ -17,6 +18,7 @@ What lies in the directory of the counts:
     marks/<part>.json          a finished part: its documents, bytes and files
     words.parquet              the table: every word of the corpus once, sorted
     words.json                 what it was merged from
+    weights.parquet, .json     the same words with their weights, where they are weighed
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ from typing import Literal
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
 from eeve_axolotl.sources import Shard
-from eeve_axolotl.tokenizer.counting.merge import merge
+from eeve_axolotl.tokenizer.counting.merge import identity, merge
 from eeve_axolotl.tokenizer.counting.parts import divide, resume
 from eeve_axolotl.tokenizer.counting.table import WordTable
+from eeve_axolotl.tokenizer.counting.weigh import weigh
 from eeve_axolotl.tokenizer.counting.workers import ENGINES, worth_starting
 from eeve_axolotl.tokenizer.words.base import WordSplitter
 
@@ -48,6 +51,7 @@ def count(
     memory_mb: int = 4_000,
     workers: int = 1,
     engine: Literal["local", "ray"] = "local",
+    domains: Sequence[int] | None = None,
 ) -> WordTable:
     """Count the words of `shards` in `directory`, after what is finished there already.
 
@@ -59,6 +63,7 @@ def count(
         workers: how many processes count at once. Here they are fewer if there is too little text for so many.
         engine: `local`, or `ray` for the cluster that Ray finds (RAY_ADDRESS; else it starts one here).
             Its machines must share `directory` and the corpus.
+        domains: a number for each shard's domain, if words are to be weighed by domain. With one alone they are not.
 
     Raises EEVEError for what the files raise, a full disk, or a corpus without a word of the scripts.
     """
@@ -78,16 +83,25 @@ def count(
             "counted %s: %s documents, %.1f MB (part %d of %d; %.0f s)",
             mark.file, f"{mark.documents:,}", mark.bytes / 1e6, len(marks), len(parts), time.monotonic() - started,
         )  # fmt: skip
-    path = merge(directory, [marks[part.id] for part in parts], memory_mb, threads=workers)
-    table = WordTable(
-        path,
-        splitter,
-        files=len(shards),
-        documents=sum(mark.documents for mark in marks.values()),
-        bytes=sum(mark.bytes for mark in marks.values()),
-    )
+    in_order = [marks[part.id] for part in parts]
+    of_corpus = {
+        "files": len(shards),
+        "documents": sum(mark.documents for mark in marks.values()),
+        "bytes": sum(mark.bytes for mark in marks.values()),
+    }
+    table = WordTable(merge(directory, in_order, memory_mb, threads=workers), splitter, **of_corpus)
     if not table.distinct:
         raise EEVEError(
             f"the corpus has no text in {' or '.join(splitter.scripts)}; correct `corpus` or `script`"
         )
+    if domains is not None and len(set(domains)) > 1:
+        by_shard = {id(shard): domain for shard, domain in zip(shards, domains, strict=True)}
+        files: dict[int, list[Path]] = {}
+        for part, mark in zip(parts, in_order, strict=True):
+            files.setdefault(by_shard[id(part.shard)], []).extend(
+                directory / "words" / name for name in mark.parquet
+            )
+        there = [files[domain] for domain in sorted(files) if files[domain]]
+        path, scale = weigh(directory, there, identity(in_order), memory_mb, threads=workers)
+        table.weighed, table.scale = WordTable(path, splitter, **of_corpus), scale
     return table

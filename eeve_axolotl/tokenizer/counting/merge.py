@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyarrow import parquet
 
@@ -14,6 +16,9 @@ from eeve_axolotl.files import read_json_if_there, write_json, writing
 from eeve_axolotl.tokenizer.counting.parts import Mark, disk_errors
 from eeve_axolotl.tokenizer.counting.table import SCHEMA
 
+if TYPE_CHECKING:
+    import duckdb
+
 
 def merge(directory: Path, marks: Sequence[Mark], memory_mb: int, threads: int) -> Path:
     """Add up the partial counts of `marks` into the table, sorted by word; returns its path.
@@ -21,7 +26,7 @@ def merge(directory: Path, marks: Sequence[Mark], memory_mb: int, threads: int) 
     A table that was merged from the same marks is left as it is. Raises EEVEError where memory or disk run out.
     """
     path, note = directory / "words.parquet", directory / "words.json"
-    made_of = [{**asdict(mark), "parquet": list(mark.parquet)} for mark in marks]
+    made_of = identity(marks)
     if path.exists() and _note(note) == made_of:
         return path
     files = [directory / "words" / name for mark in marks for name in mark.parquet]
@@ -38,6 +43,11 @@ def merge(directory: Path, marks: Sequence[Mark], memory_mb: int, threads: int) 
     return path
 
 
+def identity(marks: Sequence[Mark]) -> list[dict]:
+    """What counts are made of, as JSON has it."""
+    return [{**asdict(mark), "parquet": list(mark.parquet)} for mark in marks]
+
+
 def _note(path: Path) -> object:
     """What the table says that it was merged from; None where that cannot be read: it is merged again."""
     try:
@@ -47,7 +57,19 @@ def _note(path: Path) -> object:
 
 
 def _add_up(files: Sequence[Path], table: Path, directory: Path, memory_mb: int, threads: int) -> None:
-    """Write the sums of `files` to `table`; what does not fit into memory goes to `directory` meanwhile."""
+    """Write the sums of `files` to `table`."""
+    sums = "word, sum(count)::BIGINT AS count, sum(documents)::BIGINT AS documents"
+    with adding_up(directory, memory_mb, threads) as connection:
+        partial = connection.read_parquet([str(file) for file in files])
+        partial.aggregate(sums, "word").order("word").write_parquet(str(table), compression="zstd")
+
+
+@contextlib.contextmanager
+def adding_up(directory: Path, memory_mb: int, threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Gives a DuckDB connection that keeps to a memory limit; what does not fit goes to `directory` meanwhile.
+
+    Raises EEVEError where memory or disk run out.
+    """
     import duckdb
 
     scratch = directory / "merge"
@@ -56,11 +78,9 @@ def _add_up(files: Sequence[Path], table: Path, directory: Path, memory_mb: int,
         "temp_directory": str(scratch),
         "threads": threads,
     }
-    sums = "word, sum(count)::BIGINT AS count, sum(documents)::BIGINT AS documents"
     try:
         with duckdb.connect(config=settings) as connection:
-            partial = connection.read_parquet([str(file) for file in files])
-            partial.aggregate(sums, "word").order("word").write_parquet(str(table), compression="zstd")
+            yield connection
     except duckdb.OutOfMemoryException:
         raise EEVEError(
             f"memory_mb: {memory_mb} is too little to merge the counts; raise it, or make room in {directory}"

@@ -31,6 +31,10 @@ class WordTable:
         self.documents = documents
         self.bytes = bytes
         self.distinct: int = parquet.read_metadata(path).num_rows
+        self.weighed: WordTable | None = None
+        """The same words with weights in place of counts, where the corpus has domains (weigh.py)."""
+        self.scale = 1.0
+        """What an occurrence weighs there in the mean."""
 
     def batches(self, rows: int = 20_000) -> Iterator[tuple[list[str], list[int]]]:
         """Words and their counts, so many at a time, in the order of the words."""
