@@ -62,14 +62,14 @@ def all_arms() -> dict[str, Arm]:
         Arm("no extension, full", (FULL,), "full", extended=False),
         Arm("6, 7", stages(6, 7), "6 alone"),
     ]
-    arms += [replace(each, name=f"equal FLOPs: {each.name}", equal_flops=True) for each in arms[1:5]]
-    for left_out in (1, 2, 3, 4, 5, 7):
-        rest = tuple(each for each in seven.stages if each.name != str(left_out))
-        arms.append(replace(seven, name=f"seven without {left_out}", stages=rest))
     for times in (4, 16):
         arms += [
             replace(each, name=f"{each.name}, rows x{times}", rows_rate=times) for each in (seven, short)
         ]
+    arms += [replace(each, name=f"equal FLOPs: {each.name}", equal_flops=True) for each in arms[1:5]]
+    for left_out in (1, 2, 3, 4, 5, 7):
+        rest = tuple(each for each in seven.stages if each.name != str(left_out))
+        arms.append(replace(seven, name=f"seven without {left_out}", stages=rest))
     for rule in ("mean", "first_subword", "share"):
         arms += [replace(each, name=f"{each.name}, {rule}", output=rule) for each in (seven, short)]
     for share, words in ((0.0, "no English"), (1 / 3, "a third English")):
@@ -79,4 +79,5 @@ def all_arms() -> dict[str, Arm]:
 
 
 FAMILIES = ("no extension", "seven", "6 alone", "3 then 6", "full")
-RATES = {"small": (2e-3, 6e-3), "real": (3e-4, 1e-3)}
+RATES = {"small": (6e-3, 2e-3, 7e-4, 2.3e-4), "real": (1e-3, 3e-4)}
+"""Tried from the highest on, until one is worse than the one before."""
