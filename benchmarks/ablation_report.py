@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections import Counter
 from pathlib import Path
 
 LANGUAGES = ("korean", "english")
+FIGURES = (*LANGUAGES, "both")  # both: the sum, by which learning rates were chosen
 T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """By the number of seeds: Student's t of that number less one degrees of freedom, for an interval of 95 %."""
 
@@ -48,6 +50,13 @@ QUESTIONS = [
 ]
 
 
+AT_SEVEN = ", at the FLOPs of seven"
+EQUAL_FLOPS = [
+    (f"Do seven stages pay at their own FLOPs, against {each}?", "seven", each + AT_SEVEN)
+    for each in ("no extension", "6 alone", "3 then 6", "full")
+]
+
+
 def report(lines: list[dict], budget: int | None = None, picture: Path | None = None) -> dict:
     """Print the tables of finished runs; the same as an object, with decisions.
 
@@ -58,7 +67,7 @@ def report(lines: list[dict], budget: int | None = None, picture: Path | None = 
         prefix = "" if base == "small" else f"{base}: "
         arms = {name: summary(list(of.values())) for name, of in runs.items()}
         found["arms"] |= {prefix + name: arm for name, arm in arms.items()}
-        made = decisions(runs, prefix)
+        made = decisions(runs, prefix, QUESTIONS) + decisions(at_equal_flops(runs), prefix, EQUAL_FLOPS)
         found["decisions"] += made
         print_tables(base, arms, made)
         if picture is not None and base == "small":
@@ -75,8 +84,33 @@ def by_base(lines: list[dict], budget: int | None) -> dict[str, dict[str, dict[i
         told = budget or Counter(line["budget"] for line in of_base).most_common(1)[0][0]
         for line in of_base:
             if line["budget"] == told:
+                line = line | {"both": line["korean"] + line["english"]}
                 found.setdefault(base, {}).setdefault(line["arm"], {})[line["seed"]] = line
     return found
+
+
+def at_equal_flops(runs: dict[str, dict[int, dict]]) -> dict[str, dict[int, dict]]:
+    """What each arm's curve says where its FLOPs are those that seven stages have at their end, between two points linearly.
+
+    The learning rate is not yet at its end there, so an arm that costs more is shown worse than if it had been run so short.
+    Curves are of the watched documents of the part for choosing, and so is what `seven` is here.
+    """
+    found: dict[str, dict[int, dict]] = {}
+    for seed, seven in runs.get("seven", {}).items():
+        for name, of in runs.items():
+            if seed in of:
+                at = {each: interpolated(of[seed]["curve"], seven["flops"], each) for each in LANGUAGES}
+                key = name if name == "seven" else name + AT_SEVEN
+                found.setdefault(key, {})[seed] = at | {"both": at["korean"] + at["english"]}
+    return found
+
+
+def interpolated(curve: list[dict], flops: float, language: str) -> float:
+    for one, other in itertools.pairwise(curve):
+        if one["flops"] <= flops <= other["flops"]:
+            part = (flops - one["flops"]) / (other["flops"] - one["flops"])
+            return one[language] + part * (other[language] - one[language])
+    return curve[-1][language]
 
 
 def interval(values: list[float]) -> list[float | None]:
@@ -92,7 +126,7 @@ def summary(runs: list[dict]) -> dict:
     """An arm's figures over its seeds."""
     return {
         "seeds": len(runs),
-        **{language: interval([run[language] for run in runs]) for language in LANGUAGES},
+        **{each: interval([run[each] for run in runs]) for each in FIGURES},
         "tokens": runs[0]["tokens"],
         "flops": runs[0]["flops"],
         "accuracy_on_new": runs[0]["accuracy_on_new"]
@@ -102,16 +136,16 @@ def summary(runs: list[dict]) -> dict:
     }
 
 
-def decisions(runs: dict[str, dict[int, dict]], prefix: str) -> list[dict]:
+def decisions(runs: dict[str, dict[int, dict]], prefix: str, questions: list) -> list[dict]:
     """Each question whose two arms share a seed: differences paired over seeds, and what they say."""
     found = []
-    for question, arm, against in QUESTIONS:
+    for question, arm, against in questions:
         seeds = sorted(runs.get(arm, {}).keys() & runs.get(against, {}).keys())
         if not seeds:
             continue
         one: dict = {"question": prefix + question, "arm": prefix + arm, "against": prefix + against}
         one["seeds"] = len(seeds)
-        for language in LANGUAGES:
+        for language in FIGURES:
             between = [runs[arm][seed][language] - runs[against][seed][language] for seed in seeds]
             one[language] = interval(between)
             one[f"{language}_verdict"] = verdict(one[language])
@@ -133,21 +167,21 @@ def print_tables(base: str, arms: dict[str, dict], made: list[dict]) -> None:
         f"\n{base}: bits per byte of the final documents, mean and 95 % interval over seeds, {tokens:,} tokens"
     )
     print(
-        "\n| arm | seeds | Korean | English | new tokens right | rate | tokens | TFLOPs |\n"
-        + "|---" * 8
+        "\n| arm | seeds | Korean | English | both | new tokens right | rate | tokens | TFLOPs |\n"
+        + "|---" * 9
         + "|"
     )
     for name, arm in sorted(arms.items(), key=lambda each: each[1]["korean"][0]):
         right = "-" if arm["accuracy_on_new"] is None else f"{arm['accuracy_on_new']:.3f}"
-        figures = " | ".join(plus_minus(arm[language]) for language in LANGUAGES)
+        figures = " | ".join(plus_minus(arm[each]) for each in FIGURES)
         print(
             f"| {name} | {arm['seeds']} | {figures} | {right} | {arm['rate']:g} | {arm['tokens']:,} "
             f"| {arm['flops'] / 1e12:.3f} |"
         )
-    print("\n| question | first less second | seeds | Korean | | English | |\n" + "|---" * 7 + "|")
+    print("\n| question | first less second | seeds | Korean | | English | | both | |\n" + "|---" * 9 + "|")
     for one in made:
         figures = " | ".join(
-            f"{plus_minus(one[language], '+')} | {one[f'{language}_verdict']}" for language in LANGUAGES
+            f"{plus_minus(one[language], '+')} | {one[f'{language}_verdict']}" for language in FIGURES
         )
         print(f"| {one['question']} | {one['arm']} - {one['against']} | {one['seeds']} | {figures} |")
 
@@ -171,10 +205,10 @@ def draw(runs: dict[str, dict[int, dict]], picture: Path) -> None:
         if of:
             points = zip(*(run["curve"] for run in of), strict=True)
             means = [
-                (at[0]["tokens"] / 1e3, statistics.fmean(each["korean"] for each in at)) for at in points
+                (at[0]["flops"] / 1e12, statistics.fmean(each["korean"] for each in at)) for at in points
             ]
             left.plot(*zip(*means, strict=True), marker="o", markersize=3, label=name)
-    left.set(xlabel="thousand tokens", ylabel="Korean bits per byte", title="While training")
+    left.set(xlabel="TFLOPs", ylabel="Korean bits per byte", title="While training, on other documents")
     left.legend()
     seven = runs.get("seven", {})
     shown = []

@@ -83,16 +83,19 @@ def test_the_arms_are_what_their_names_say():
     assert {arm.family for arm in arms.values()} <= set(arms)
 
 
-def line(arm: str, seed: int, korean: float, english: float = 1.0) -> dict:
+def line(arm: str, seed: int, korean: float, english: float = 1.0, flops: float = 1e9) -> dict:
     made = {"base": "small", "arm": arm, "seed": seed, "budget": 10, "rate": 0.1, "part": "final"}
     return made | {
         "tokens": 10,
-        "flops": 1e9,
+        "flops": flops,
         "seconds": 1.0,
         "korean": korean,
         "english": english,
         "accuracy_on_new": None,
-        "curve": [{"tokens": 0, "flops": 0, "korean": 3.0}, {"tokens": 10, "flops": 1e9, "korean": korean}],
+        "curve": [
+            {"tokens": 0, "flops": 0, "korean": 3.0, "english": english},
+            {"tokens": 10, "flops": flops, "korean": korean, "english": english},
+        ],
     }
 
 
@@ -118,6 +121,15 @@ def test_the_report_gives_known_means_and_paired_intervals(tmp_path):
     assert (seven["korean_verdict"], seven["english_verdict"]) == ("better", "no difference")
     masks = decided["seven", "masks off"]
     assert masks["seeds"] == 1 and masks["korean_verdict"] == "one seed"
+
+
+def test_an_arm_that_costs_more_is_compared_where_its_flops_are_those_of_seven():
+    """Of 4e9 FLOPs a fourth: from 3.0 at the start to 2.0 at the end, it is at 2.75 there."""
+    lines = [line("seven", n, 2.5) for n in range(3)] + [line("full", n, 2.0, flops=4e9) for n in range(3)]
+    decided = {each["against"]: each for each in report(lines)["decisions"]}
+    assert decided["full"]["korean"][0] == pytest.approx(0.5)
+    equal = decided["full, at the FLOPs of seven"]
+    assert equal["korean"][0] == pytest.approx(-0.25) and equal["korean_verdict"] == "better"
 
 
 def test_an_interval_of_one_value_has_no_ends():
