@@ -235,7 +235,7 @@ def draw(runs: dict[str, dict[int, dict]], picture: Path) -> None:
     )
     widest = max((abs(both[n][0] or 0) for _, both in shown for n in (0, 1)), default=1)
     right.set_xlim(-1.6 * widest, 1.6 * widest)
-    right.legend(loc="lower right", fontsize=8)
+    right.legend(loc="upper right", fontsize=8)
     figure.tight_layout()
     partial = picture.with_name(f".{picture.name}")
     figure.savefig(partial, dpi=90, format="png", metadata={"Software": None})
