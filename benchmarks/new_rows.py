@@ -154,7 +154,7 @@ def extended_tokenizer(base: Path, directory: Path):
                 output=str(target),
                 corpus=[{"path": str(corpus)}],
                 script="Hangul",
-                intermediate_vocab_size=12_000,
+                intermediate_vocab_size=6 * NEW_TOKENS,
                 new_tokens=NEW_TOKENS,
                 min_count=20,
             )
