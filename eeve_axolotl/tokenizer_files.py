@@ -156,6 +156,12 @@ def complete_model(model: Path, source: str | Path) -> list[str]:
         raise EEVEError(
             f"{model} was not tuned with {source}: it has another token than {other[0]} at id {own[other[0]]}"
         )
+    for name in _TRAVELLERS:
+        theirs, file = model / name, find(source, name)
+        if file is not None and theirs.exists() and theirs.read_bytes() != file.read_bytes():
+            raise EEVEError(
+                f"{theirs} is not {source}'s; move it elsewhere, so that nothing of yours is replaced"
+            )
     tuned.name_or_path = str(source)
     complete(tuned, model, read_config(source))
     done = [f"{CONFIG} as in {source}, with what was added since"]

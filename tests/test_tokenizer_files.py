@@ -101,3 +101,65 @@ def test_the_tokenizer_at_hand_is_none_of_a_model(ours, tmp_path, monkeypatch):
         (tmp_path / name / file).write_text("{}")
     monkeypatch.chdir(tmp_path)
     assert [each.name for each in opened([])] == ["ours"]
+
+
+@pytest.fixture
+def tuned(ours, tmp_path) -> Path:
+    """A model as plain Axolotl leaves it after chat tuning with `ours`: two tokens more, and a new end of a sequence."""
+    tokenizer = AutoTokenizer.from_pretrained(ours)
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]})
+    directory = tmp_path / "tuned"
+    tokenizer.save_pretrained(directory)
+    config = json.loads((directory / CONFIG).read_text())
+    (directory / CONFIG).write_text(
+        json.dumps({k: v for k, v in config.items() if k not in ("legacy", "of_its_own")})
+    )
+    (directory / MODEL).unlink(missing_ok=True)
+    (directory / "config.json").write_text("{}")
+    (directory / "generation_config.json").write_text('{"eos_token_id": 2, "of_its_own": 1}')
+    (directory / "model.safetensors").write_bytes(b"weights")
+    return directory
+
+
+def test_a_model_tuned_by_plain_axolotl_is_completed(ours, tuned):
+    ids = AutoTokenizer.from_pretrained(tuned).get_vocab()
+    done = tokenizer_files.complete_model(tuned, ours)
+    assert len(done) == 5
+    for name in (MODEL, TOKENIZER_MANIFEST):
+        assert (tuned / name).read_bytes() == (ours / name).read_bytes()
+    config = json.loads((tuned / CONFIG).read_text())
+    assert config.items() >= {"legacy": True, "of_its_own": 1}.items()
+    assert "<|im_end|>" in json.dumps(config["eos_token"])  # as it was tuned, not as the stages had it
+    end = ids["<|im_end|>"]
+    added = json.loads((tuned / "added_tokens.json").read_text())
+    assert added == {token: ids[token] for token in added} and {"<|im_end|>", "<|im_start|>"} == added.keys()
+    assert json.loads((tuned / "generation_config.json").read_text()) == {
+        "eos_token_id": [2, end],
+        "of_its_own": 1,
+    }
+    assert (tuned / "model.safetensors").read_bytes() == b"weights"
+    files = {path.name: path.read_bytes() for path in tuned.iterdir()}
+    tokenizer_files.complete_model(tuned, ours)
+    assert files == {path.name: path.read_bytes() for path in tuned.iterdir()}  # twice is once
+
+
+def test_what_is_not_of_this_tokenizer_is_refused_and_nothing_replaced(
+    ours, tuned, base_tokenizer_directory, tmp_path
+):
+    def refused(model: Path, source: Path, words: str) -> None:
+        before = {path.name: path.read_bytes() for path in model.iterdir()}
+        with pytest.raises(EEVEError, match=words):
+            tokenizer_files.complete_model(model, source)
+        assert before == {path.name: path.read_bytes() for path in model.iterdir()}
+
+    refused(tuned, base_tokenizer_directory, "is no tokenizer of ours")
+    refused(ours, ours, "has no config.json; give the directory of the tuned model")
+    (tuned / MODEL).write_bytes(b"somebody's own")
+    refused(tuned, ours, "tokenizer.model is not .*; move it elsewhere")
+    (tuned / MODEL).unlink()
+    state = json.loads((tuned / "tokenizer.json").read_text())
+    vocab = state["model"]["vocab"]
+    one, other = list(vocab)[500:502]
+    vocab[one], vocab[other] = vocab[other], vocab[one]
+    (tuned / "tokenizer.json").write_text(json.dumps(state))
+    refused(tuned, ours, "was not tuned with")
