@@ -32,7 +32,7 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
 from eeve_axolotl.sources import Shard
 from eeve_axolotl.tokenizer.counting.merge import identity, merge
-from eeve_axolotl.tokenizer.counting.parts import divide, resume
+from eeve_axolotl.tokenizer.counting.parts import Mark, divide, resume
 from eeve_axolotl.tokenizer.counting.table import WordTable
 from eeve_axolotl.tokenizer.counting.weigh import weigh
 from eeve_axolotl.tokenizer.counting.workers import ENGINES, worth_starting
@@ -96,12 +96,18 @@ def count(
         )
     if domains is not None and len(set(domains)) > 1:
         by_shard = {id(shard): domain for shard, domain in zip(shards, domains, strict=True)}
-        files: dict[int, list[Path]] = {}
-        for part, mark in zip(parts, in_order, strict=True):
-            files.setdefault(by_shard[id(part.shard)], []).extend(
-                directory / "words" / name for name in mark.parquet
-            )
-        there = [files[domain] for domain in sorted(files) if files[domain]]
-        path, scale = weigh(directory, there, identity(in_order), memory_mb, threads=workers)
-        table.weighed, table.scale = WordTable(path, splitter, **of_corpus), scale
+        of_parts = [by_shard[id(part.shard)] for part in parts]
+        path, table.scale = _weigh(directory, in_order, of_parts, memory_mb, workers)
+        table.weighed = WordTable(path, splitter, **of_corpus)
     return table
+
+
+def _weigh(
+    directory: Path, marks: Sequence[Mark], domains: Sequence[int], memory_mb: int, threads: int
+) -> tuple[Path, float]:
+    """Weigh the words of `marks`, each of which has a domain; as `weigh` returns it."""
+    files: dict[int, list[Path]] = {}
+    for domain, mark in zip(domains, marks, strict=True):
+        files.setdefault(domain, []).extend(directory / "words" / name for name in mark.parquet)
+    with_words = [files[domain] for domain in sorted(files) if files[domain]]
+    return weigh(directory, with_words, identity(marks), memory_mb, threads)
