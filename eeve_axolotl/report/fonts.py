@@ -6,6 +6,7 @@ import base64
 import functools
 import importlib.util
 import io
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ def embedded(text: str) -> list[str]:
 def _subset(path: str, characters: set[int]) -> str:
     from fontTools import subset, ttLib
 
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of each table that a page has no use for
     options = subset.Options(flavor="woff", layout_features=["kern", "ccmp", "mark", "mkmk"], hinting=False)
     font = ttLib.TTFont(path, fontNumber=0, recalcTimestamp=False)
     cutter = subset.Subsetter(options)
