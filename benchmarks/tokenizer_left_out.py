@@ -1,9 +1,9 @@
 """Leave one source out: what tokenizers built from the other sources make of its text (for tokenizer_methods.py --json).
 
-`ours` is `axolotl eeve tokenizer` with a corpus entry for each source. `rival` is a page of code: a SentencePiece BPE model
-of 40,000 pieces, with SentencePiece's default settings, trained on 150,000 lines that are drawn from the same documents;
-all its single Hangul letters, then its other Hangul pieces in the order of their merges, until both have as many new
-tokens; appended to the base with their merges.
+`ours` is `axolotl eeve tokenizer` with a corpus entry for each source, words weighed by domain. `rival` is a page of code: a
+SentencePiece BPE model of 40,000 pieces, with SentencePiece's default settings, trained on 150,000 lines that are drawn from
+the same documents; all its single Hangul letters, then its other Hangul pieces in the order of their merges, until both have
+as many new tokens; appended to the base with their merges.
 
 A ratio is the tokens of the source that was left out under the extended tokenizer, divided by those under the base: lower is
 better. `mean` is the mean of the ratios, each source alike.

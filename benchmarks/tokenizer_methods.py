@@ -115,7 +115,10 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=8960)
     parser.add_argument("--json", action="store_true", help="leave one source out; the last line is JSON")
     parser.add_argument(
-        "--set", nargs="+", default=[], help="with --json: keys of the tokenizer YAML for ours"
+        "--set",
+        nargs="*",
+        default=["weigh_words_by=domain"],
+        help="with --json: keys of the tokenizer YAML for ours; words are weighed by domain unless given",
     )
     parser.add_argument("--only", nargs="+", help="with --json: the sources to leave out")
     parser.add_argument("--results", help="with --json: a directory for the lines of what is finished")
