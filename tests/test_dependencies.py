@@ -73,3 +73,11 @@ def test_one_version_of_ruff_formats_here_and_before_a_commit():
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     (pinned,) = re.findall(r"ruff-pre-commit\n\s+rev: v([\d.]+)", hooks)
     assert Requirement(bound).specifier.contains(pinned)
+
+
+def test_beside_another_axolotl_all_that_the_tests_need_is_installed():
+    from tools.install_axolotl import requirements
+
+    asked = [Requirement(line).name for line in requirements()]
+    assert {"pytest", "ruff", "datatrove", "gguf", "pydantic"} <= {*asked}
+    assert not {"eeve-axolotl", "axolotl"} & {*asked}

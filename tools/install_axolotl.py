@@ -25,7 +25,9 @@ def requirements() -> list[str]:
     own = f"{project['name']}["  # an extra that names another
     for line in [each for each in lines if each.startswith(own)]:
         lines.remove(line)
-        lines += extras[line.removeprefix(own).rstrip("]")]
+        lines += [
+            each for extra in line.removeprefix(own).rstrip("]").split(",") for each in extras[extra.strip()]
+        ]
     return [line for line in lines if not line.startswith("axolotl>")]
 
 
