@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks import llama_server
 
 Ids = list[list[int]]
 Client = Callable[[Path, list[str]], Ids | None]
@@ -87,12 +88,9 @@ def llama_cpp(pattern: str | None) -> Client:
         with tempfile.TemporaryDirectory() as place:
             file = Path(place) / "tiny.gguf"
             write_gguf(file, directory, pattern)
-            given = json.dumps([str(file), texts])
-            command = [sys.executable, __file__]  # a process of its own: it may abort
-            done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(" ".join(done.stderr[-300:].split()))
-        return json.loads(done.stdout.splitlines()[-1])
+            bodies = [{"content": text, "add_special": False, "parse_special": True} for text in texts]
+            answers = llama_server.ask(file, [("tokenize", body) for body in bodies], context=64)
+        return [answer["tokens"] for answer in answers]
 
     return ids
 
@@ -180,26 +178,6 @@ def _bpe_vocabulary(writer, directory: Path, pattern: str) -> int:
     return size
 
 
-def _serve() -> None:
-    """In a process of its own: a GGUF file and texts on stdin to ids on stdout, by llama.cpp's server."""
-    import urllib.request
-
-    import xllamacpp
-
-    file, texts = json.load(sys.stdin)
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.warmup, params.n_parallel, params.port = file, 64, False, 1, 0
-    params.cpuparams.n_threads = 1
-    server = xllamacpp.Server(params)
-    ids = []
-    for text in texts:
-        body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
-        request = urllib.request.Request(f"{server.listening_address}/tokenize", body)
-        with urllib.request.urlopen(request) as answer:
-            ids.append(json.load(answer)["tokens"])
-    print(json.dumps(ids), flush=True)
-
-
 def available(node_package: Path | None, pattern: str | None) -> dict[str, Client]:
     """The clients at hand, by name."""
     clients: dict[str, Client] = {"AutoTokenizer": transformers, "SentencePiece": sentencepiece}
@@ -208,7 +186,3 @@ def available(node_package: Path | None, pattern: str | None) -> dict[str, Clien
     if all(importlib.util.find_spec(name) for name in ("gguf", "xllamacpp")):
         clients["llama.cpp"] = llama_cpp(pattern)
     return clients
-
-
-if __name__ == "__main__":
-    _serve()

@@ -163,9 +163,7 @@ def check_writable(path: Path, what: str) -> None:
     try:
         place = path.resolve()
         while not place.exists():
-            if (
-                place.is_symlink()
-            ):  # though resolved: links that lead to each other, which Python 3.13 lets pass
+            if place.is_symlink():  # still, though resolved: links to each other, which Python 3.13 lets pass
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             place = place.parent
         probe = place / f".eeve.{os.getpid()}.probe"

@@ -242,14 +242,14 @@ def _raises(check: Callable[[Recipe], object]) -> Callable[[Recipe], Iterator[st
     return problems
 
 
-OF_PLAIN: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
-    ("the plugins", _importable),
+_OF_THE_FILE: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
     ("keys that stand twice", _duplicates),
     ("the spelling of keys", _spelling),
     ("keys that Axolotl no longer takes", _deprecated),
     ("the inputs", _inputs),
 ]
-OF_ANY_CONFIG = [("the plugins", _plugins), *OF_PLAIN[1:]]
+OF_PLAIN = [("the plugins", _importable), *_OF_THE_FILE]
+OF_ANY_CONFIG = [("the plugins", _plugins), *_OF_THE_FILE]
 CHECKS: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
     *OF_ANY_CONFIG,
     ("the stage against the config's other keys", _contradictions),

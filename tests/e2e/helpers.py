@@ -115,6 +115,13 @@ def axolotl(
     return Done(done.returncode, done.stdout)
 
 
+def run(directory: Path, *arguments: str) -> str:
+    """What `axolotl` prints in `directory`, if it ends well."""
+    done = axolotl(directory, *arguments)
+    assert done.returncode == 0, f"axolotl {' '.join(arguments)}\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
 def begin(directory: Path, *arguments: str) -> int:
     """Start `axolotl` in `directory` and go on; the process id, which is its process group's too."""
     return _server().begin([*arguments], directory, directory / "axolotl.log")

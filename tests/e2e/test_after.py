@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.conftest import tiny_llama
 from tests.corpus.conftest import Maker, write_jsonl
 from tests.e2e import llama_cpp
-from tests.e2e.helpers import axolotl, write_recipe
+from tests.e2e.helpers import run, write_recipe
 
 pytestmark = pytest.mark.e2e
 
@@ -23,12 +23,6 @@ WRITTEN = 24  # tokens
 
 def change(path: Path, **keys) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
-
-
-def run(directory: Path, *arguments: str) -> str:
-    done = axolotl(directory, *arguments)
-    assert done.returncode == 0, f"axolotl {' '.join(arguments)}\n{done.stdout[-4000:]}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from eeve_axolotl import axolotl_versions, embeddings
 from eeve_axolotl.records import HISTORY, read_record
 from tests.conftest import corpus, tiny_llama
-from tests.e2e.helpers import axolotl, write_recipe
+from tests.e2e.helpers import run, write_recipe
 
 pytestmark = pytest.mark.e2e
 
@@ -47,12 +47,6 @@ class Chain:
 
     def before_and_after(self, stage: int):
         return self.weights[stage - 1], self.weights[stage]
-
-
-def run(directory: Path, *arguments: str) -> str:
-    done = axolotl(directory, *arguments)
-    assert done.returncode == 0, f"axolotl {' '.join(arguments)}\n{done.stdout[-4000:]}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
