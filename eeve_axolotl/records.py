@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -93,6 +94,10 @@ class Kind:
     remedy: str
 
 
+EMBEDDINGS = ("input_embeddings", "output_embeddings")
+INTERNAL_LAYERS = "internal_layers"
+"""Parts of a model, as records name them."""
+
 STAGE_RECORD = Kind(kinds.WholeRecord, "remove it to have the stage trained again")
 RECORD_IF_ANY = Kind(kinds.Record, STAGE_RECORD.remedy)
 """A record of a stage whose weights were kept or not."""
@@ -166,6 +171,23 @@ def record_merge(adapter: str | Path, merged: str | Path) -> bool:
     of_the_merge = {"merged_from": record["weights"], "weights": weights_sha256(merged)}
     write_json(merged / RECORD, {**record, **of_the_merge})
     return True
+
+
+def frozen_parts(record: Mapping[str, Any]) -> dict[str, bool]:
+    """Of each part that a stage's record has a fingerprint of, whether its frozen rows or layers did not move.
+
+    The fingerprints before the first step and after the last are the same, and none of the part is told to have moved;
+    internal layers are told by parameter.
+    """
+    before, after = (record.get(f"fingerprint_{when}") or {} for when in ("before", "after"))
+    moved = [
+        next((part for part in EMBEDDINGS if name.startswith(part)), INTERNAL_LAYERS)
+        for name in record.get("moved") or {}
+    ]
+    return {
+        part: bool(before.get(part)) and before.get(part) == after.get(part) and part not in moved
+        for part in dict.fromkeys([*before, *after])
+    }
 
 
 def check_kept_weights(directory: Path, stage: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from eeve_axolotl.records import frozen_parts
 from eeve_axolotl.report.blocks import (
     MISSING,
     Block,
@@ -239,10 +240,8 @@ def _fingerprints(pipeline: PipelineData) -> list[Block]:
     for stage in pipeline.stages:
         before = stage.record.get("fingerprint_before") or {}
         after = stage.record.get("fingerprint_after") or {}
-        moved = stage.record.get("moved") or {}
-        for block in dict.fromkeys([*before, *after]):
+        for block, same in frozen_parts(stage.record).items():
             one, other = before.get(block), after.get(block)
-            same = bool(one) and one == other and not _moved(moved, block)
             counts = stage.record.get(block) or {}
             rows.append([
                 stage.name, block.replace("_", " "), number(counts.get("rows_frozen")),
@@ -258,13 +257,6 @@ def _fingerprints(pipeline: PipelineData) -> list[Block]:
         Paragraph("Checksums of all that a stage freezes, before its first step and after its last."),
         Table(head, rows, left=7),
     ]
-
-
-def _moved(moved: Mapping, block: str) -> bool:
-    """Whether anything of a block is among what moved; internal layers are listed by parameter."""
-    if block == "internal_layers":
-        return any(not name.startswith(tuple(MATRICES)) for name in moved)
-    return block in moved
 
 
 def _tokenizer(pipeline: PipelineData) -> list[Block]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from eeve_axolotl.records import frozen_parts
 from eeve_axolotl.report.blocks import (
     MISSING,
     Block,
@@ -16,7 +17,7 @@ from eeve_axolotl.report.blocks import (
     Paragraph,
     Table,
 )
-from eeve_axolotl.report.collect import PipelineData, StageData
+from eeve_axolotl.report.collect import PipelineData
 from eeve_axolotl.report.figures import duration, number, total
 from eeve_axolotl.report.sentence import sentence
 
@@ -64,16 +65,10 @@ def _headline(pipeline: PipelineData) -> list[Block]:
     found: list[Block] = [Table(["", *(each.name for each in (known[0], known[-1]))], rows)] if rows else []
     freeze = [stage for stage in pipeline.stages if stage.record.get("fingerprint_before")]
     if freeze:
-        proven = [stage for stage in freeze if unmoved(stage)]
+        proven = [stage for stage in freeze if all(frozen_parts(stage.record).values())]
         said = f"Frozen rows and layers are proven unchanged in {len(proven)} of the {len(freeze)} stages that freeze any."
         found.append(Paragraph(said if len(proven) == len(freeze) else Bold(said)))
     return found
-
-
-def unmoved(stage: StageData) -> bool:
-    """Whether the record's fingerprints of what a stage froze are the same before and after, and nothing is told of."""
-    record = stage.record
-    return record.get("fingerprint_before") == record.get("fingerprint_after") and not record.get("moved")
 
 
 def _before_and_after(pipeline: PipelineData) -> list[Block]:

@@ -67,9 +67,8 @@ def embedded(text: str) -> list[str]:
 def _subset(path: str, characters: set[int]) -> str:
     from fontTools import subset, ttLib
 
-    logging.getLogger("fontTools").setLevel(
-        logging.ERROR
-    )  # it warns of each table that a page has no use for
+    # It warns of each table that a page has no use for.
+    logging.getLogger("fontTools").setLevel(logging.ERROR)
     options = subset.Options(flavor="woff", layout_features=["kern", "ccmp", "mark", "mkmk"], hinting=False)
     font = ttLib.TTFont(path, fontNumber=0, recalcTimestamp=False)
     cutter = subset.Subsetter(options)

@@ -28,7 +28,7 @@ from eeve_axolotl.records import (
     read,
 )
 from eeve_axolotl.secrets import redacted
-from eeve_axolotl.sources import Shard, Source
+from eeve_axolotl.sources import Shard
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer import candidate_table, reloading, savings, spm
 from eeve_axolotl.tokenizer.counting import WordTable, count
@@ -138,7 +138,9 @@ class _Verified:
 def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
     """Count the corpus's words in `work`, and choose the new tokens."""
     base = bases.load(settings.base, settings.script)
-    shards = _shards(settings.corpus)
+    by_entry = [source.shards() for source in settings.corpus]
+    shards = [shard for entry in by_entry for shard in entry]
+    domains = [number for number, entry in enumerate(by_entry) for _ in entry]
     state = json.loads(base.backend_tokenizer.to_str())
     splitter = word_splitter(state, settings.script)
     curation = Curation.read(
@@ -152,7 +154,7 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
             memory_mb=settings.memory_mb,
             workers=settings.workers,
             engine=settings.engine,
-            domains=_domains(settings),
+            domains=domains if settings.weigh_words_by == "domain" else None,
         )
     min_count = settings.threshold(table.bytes)
     warn_if_off(settings, table.bytes)
@@ -240,7 +242,7 @@ def _write(
     """Write the tokenizer, its manifest, and what lies beside them."""
     texts = {"train": learned.shards}
     if settings.held_out:
-        texts["held out"] = _shards(settings.held_out)
+        texts["held out"] = [shard for source in settings.held_out for shard in source.shards()]
     with replacing(output, is_ours) as directory:
         reloading.write(learned.base, settings.base, learned.state, directory)
         model = directory / SENTENCEPIECE_MODEL
@@ -257,15 +259,3 @@ def _write(
         tokenizers = (learned.base.backend_tokenizer, Tokenizer.from_file(str(directory / "tokenizer.json")))
         with Meter("measuring", LOG):
             savings.write(directory / savings.DIRECTORY, *tokenizers, manifest, texts)
-
-
-def _shards(sources: Sequence[Source]) -> list[Shard]:
-    """The files, or shards of datasets, of all sources in order."""
-    return [shard for source in sources for shard in source.shards()]
-
-
-def _domains(settings: TokenizerSettings) -> list[int] | None:
-    """The number of the corpus's entry that each of its shards is of; None where words are not weighed by it."""
-    if settings.weigh_words_by == "count":
-        return None
-    return [number for number, source in enumerate(settings.corpus) for _ in source.shards()]

@@ -27,7 +27,7 @@ def merge(directory: Path, marks: Sequence[Mark], memory_mb: int, threads: int) 
     """
     path, note = directory / "words.parquet", directory / "words.json"
     made_of = identity(marks)
-    if path.exists() and _note(note) == made_of:
+    if path.exists() and note_in(note) == made_of:
         return path
     files = [directory / "words" / name for mark in marks for name in mark.parquet]
     with disk_errors(directory):
@@ -48,8 +48,8 @@ def identity(marks: Sequence[Mark]) -> list[dict]:
     return [{**asdict(mark), "parquet": list(mark.parquet)} for mark in marks]
 
 
-def _note(path: Path) -> object:
-    """What the table says that it was merged from; None where that cannot be read: it is merged again."""
+def note_in(path: Path) -> object:
+    """What a table's note says that it was made from; None where that cannot be read: it is made again."""
     try:
         return read_json_if_there(path)
     except EEVEError:

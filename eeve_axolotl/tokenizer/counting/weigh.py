@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eeve_axolotl.files import read_json_if_there, write_json, writing
-from eeve_axolotl.tokenizer.counting.merge import adding_up
+from eeve_axolotl.files import write_json, writing
+from eeve_axolotl.tokenizer.counting.merge import adding_up, note_in
 from eeve_axolotl.tokenizer.counting.parts import disk_errors
 
 if TYPE_CHECKING:
@@ -37,25 +37,26 @@ def weigh(
     Returns the table's path, and what an occurrence weighs in the mean. Raises EEVEError where memory or disk run out.
     """
     path, note = directory / "weights.parquet", directory / "weights.json"
-    wanted = {"made_of": made_of, "domains": [[file.name for file in files] for files in domains]}
-    found = read_json_if_there(note) if path.exists() else None
-    if isinstance(found, dict) and {key: found.get(key) for key in wanted} == wanted:
-        return path, float(found["scale"])
-    with disk_errors(directory):
-        note.unlink(missing_ok=True)
-        with writing(path) as unfinished, adding_up(directory, memory_mb, threads) as connection:
-            scale = _write(connection, domains, unfinished)
-        write_json(note, {**wanted, "scale": scale})
+    with disk_errors(directory), adding_up(directory, memory_mb, threads) as connection:
+        counts = [connection.read_parquet([str(file) for file in files]) for files in domains]
+        sizes = [_one(partial.aggregate("sum(count)::BIGINT")) for partial in counts]
+        scale = min(_MOST, max(1.0, _ENOUGH / sum(sizes)))
+        names = [[file.name for file in files] for files in domains]
+        wanted = {"made_of": made_of, "domains": names, "rule": [POWER, scale]}
+        if not path.exists() or note_in(note) != wanted:
+            note.unlink(missing_ok=True)
+            with writing(path) as unfinished:
+                _write(counts, sizes, scale, unfinished)
+            write_json(note, wanted)
     return path, scale
 
 
-def _write(connection: duckdb.DuckDBPyConnection, domains: Sequence[Sequence[Path]], table: Path) -> float:
-    """Write the weights of all words to `table`; returns what an occurrence weighs in the mean."""
-    weights, words = [], 0
-    for files in domains:
-        partial = connection.read_parquet([str(file) for file in files])
-        of_domain = _one(partial.aggregate("sum(count)::BIGINT"))
-        words += of_domain
+def _write(
+    counts: Sequence[duckdb.DuckDBPyRelation], sizes: Sequence[int], scale: float, table: Path
+) -> None:
+    """Write the weights of all words to `table`: `counts` and the number of words are given for each domain."""
+    weights = []
+    for partial, of_domain in zip(counts, sizes, strict=True):
         weight = (
             f"round(pow(sum(count) / {of_domain}::DOUBLE, {POWER}) * sqrt({of_domain}) * {_FINE})::BIGINT"
         )
@@ -63,15 +64,14 @@ def _write(connection: duckdb.DuckDBPyConnection, domains: Sequence[Sequence[Pat
     of_words = reduce(lambda one, other: one.union(other), weights).aggregate(
         "word, sum(weight) AS weight", "word"
     )
-    total = _one(of_words.aggregate("sum(weight)::DOUBLE"))
-    scale = min(_MOST, max(1.0, _ENOUGH / words))
-    whole = f"greatest(1, round(weight * {scale * words / total!r}))::BIGINT"
+    total = _one(of_words.aggregate("sum(weight)::HUGEINT"))
+    whole = f"greatest(1, round(weight * {scale * sum(sizes) / total!r}))::BIGINT"
     of_words.project(f"word, {whole} AS count, 0::BIGINT AS documents").order("word").write_parquet(
         str(table), compression="zstd"
     )
-    return scale
 
 
-def _one(relation: duckdb.DuckDBPyRelation) -> Any:
-    """The one value of a relation of one row."""
-    return relation.fetchall()[0][0]
+def _one(relation: duckdb.DuckDBPyRelation) -> int:
+    """The one number of a relation of one row."""
+    number: int = relation.fetchall()[0][0]
+    return number
