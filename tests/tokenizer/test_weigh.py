@@ -78,9 +78,13 @@ def test_the_same_text_gives_the_same_tokenizer_with_any_number_of_workers(made,
     assert one == made("two", domains, weigh_words_by="domain", workers=2)[1]
 
 
-def test_counts_that_were_kept_are_weighed_as_they_would_be_anew(made, domains, tmp_path):
-    kept = {"work_directory": str(tmp_path / "work"), "keep_work": True}
-    first = made("first", domains, weigh_words_by="domain", **kept)[1]
-    made("other", list(reversed(domains)), weigh_words_by="domain", **kept)
-    counted = made("count", domains, **kept)[1]
-    assert made("again", domains, weigh_words_by="domain", **kept)[1] == first != counted
+def test_counts_that_were_kept_are_weighed_by_the_domains_of_now(made, domains, tmp_path):
+    files = [*domains, write(tmp_path / "third.jsonl", 3, 20, 120)]
+    grouped = [domains[0].with_name("*.jsonl"), files[2]]  # the same files, the first two in one entry
+    kept = {"work_directory": str(tmp_path / "work"), "keep_work": True, "weigh_words_by": "domain"}
+    first, other = made("first", files, **kept)[1], made("other", grouped, **kept)[1]
+    assert first != other == made("anew", grouped, weigh_words_by="domain")[1]
+    assert made("again", files, **kept)[1] == first
+    (note,) = (tmp_path / "work").rglob("weights.json")
+    note.write_text("{")  # as a disk that failed may leave it
+    assert made("broken", files, **kept)[1] == first
