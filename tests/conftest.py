@@ -34,9 +34,11 @@ SLOW = [
     "rows/test_liger.py",
     "rows/test_sharding.py",
     "test_docker.py",
+    "test_next_axolotl.py",
     "test_preview.py",
     "test_two_processes.py",
     "test_two_processes_qlora.py",
+    "test_versions.py",
     "test_wheel.py",
     "tokenizer/test_byte_level.py",
     "tokenizer/test_counting.py",
@@ -48,6 +50,8 @@ SLOW = [
     "tokenizer/test_select.py",
     "tokenizer/test_sentencepiece.py",
     "tokenizer/test_shown.py",
+    "tokenizer/test_watching.py",
+    "tokenizer/test_weigh.py",
     "trainer/test_text_batches.py",
 ]
 
