@@ -250,3 +250,4 @@ def main(chosen_ways: str, names: str, steps: str, out: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    ways.leave()

@@ -17,6 +17,7 @@ from eeve_axolotl.run import StageRun
 from eeve_axolotl.trainer import EEVETrainer
 from eeve_axolotl.vocabulary import Vocabulary
 from tests.rows.helpers import BASE, VOCAB, tiny_model
+from tests.rows.ways import leave
 from tests.trainer import text_runs
 from tests.trainer.trainers import trainer_on
 
@@ -57,3 +58,4 @@ if __name__ == "__main__":
     train(Path(sys.argv[1]), batch=2)
     os.environ.pop(progress.VARIABLE, None)  # what follows is no part of that run
     text_runs.two_processes(Path(sys.argv[1]) / "text")
+    leave()

@@ -20,6 +20,7 @@ from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.vocabulary import Vocabulary
 from tests.rows.helpers import BASE, VOCAB
+from tests.rows.ways import leave
 from tests.trainer.trainers import trainer_on
 
 STEPS, SEQUENCES = 3, 32
@@ -71,3 +72,4 @@ def main(directory: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(Path(sys.argv[1]))
+    leave()

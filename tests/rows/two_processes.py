@@ -38,7 +38,17 @@ from tests.rows.helpers import (
     tiny_model,
     train,
 )
-from tests.rows.ways import FSDP2, ZERO, gathered, shard, two_processes, zero_config, zero_step, zero_weights
+from tests.rows.ways import (
+    FSDP2,
+    ZERO,
+    gathered,
+    leave,
+    shard,
+    two_processes,
+    zero_config,
+    zero_step,
+    zero_weights,
+)
 
 WIDE = {"hidden_size": 128}  # at which bitsandbytes keeps its state in 8 bits
 STEPS, ACCUMULATE, CLIP, LR, DECAY = 3, 2, 0.5, 1e-2, 0.1
@@ -381,3 +391,4 @@ def main(kind: str, out: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()
