@@ -262,6 +262,19 @@ def report(directory: str) -> None:
 
 
 @eeve.command()
+@click.argument("first", type=click.Path(exists=True), metavar="A")
+@click.argument("second", type=click.Path(exists=True), metavar="B")
+@click.option("--model", help='Of each pipeline this model ("base", "stage 3"), and not the last.')
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@told_plainly
+def compare(first: str, second: str, model: str | None, as_json: bool) -> None:
+    """Compare A and B, each a pipeline's output or a file of figures, on the held-out documents that both read."""
+    from eeve_axolotl.evaluation import comparison
+
+    click.echo(comparison.told(first, second, model, as_json))
+
+
+@eeve.command()
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--tokenizer", required=True, help="The extended tokenizer that it was tuned with.")
 @told_plainly

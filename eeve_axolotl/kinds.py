@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 
 Number = Annotated[FiniteFloat, Field(ge=-1e18, le=1e18)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
@@ -153,12 +161,27 @@ class OfNewTokens(Shape):
     share_of_predictions: Number | None = None
 
 
+class OfDocuments(Shape):
+    """Figures of each document of a text."""
+
+    bits: list[Number]
+    bytes: list[Count]
+    sha256: str
+
+    @model_validator(mode="after")
+    def _of_the_same_documents(self) -> OfDocuments:
+        if len(self.bits) != len(self.bytes):
+            raise ValueError("should have bits and bytes of the same documents")
+        return self
+
+
 class OfText(Shape):
     """Figures on a text."""
 
     bits_per_byte: Number | None = None
     tokens_per_character: Number | None = None
     new_tokens: OfNewTokens | None = None
+    documents: OfDocuments | None = None
 
 
 class Norms(Shape):

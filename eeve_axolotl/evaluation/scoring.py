@@ -3,10 +3,11 @@ and what it does with its new tokens."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -30,6 +31,18 @@ class NewTokenScore:
 
 
 @dataclass
+class DocumentScores:
+    """Figures of each document, in the text's order, with which another model's can be paired (see `comparison`)."""
+
+    nats: list[float] = field(default_factory=list)
+    """Negative log-likelihood of all of a document's tokens."""
+    bytes: list[int] = field(default_factory=list)
+    """A document's length in UTF-8."""
+    sha256: str = ""
+    """Of the documents' content, one after the other."""
+
+
+@dataclass
 class TextScore:
     """A model's figures on one text; `nats` is the summed negative log-likelihood of all its tokens."""
 
@@ -38,6 +51,7 @@ class TextScore:
     characters: int = 0
     bytes: int = 0
     new_tokens: NewTokenScore | None = None
+    documents: DocumentScores = field(default_factory=DocumentScores)
 
     @property
     def bits_per_byte(self) -> float:
@@ -72,6 +86,11 @@ class TextScore:
                 "accuracy": new.correct / new.targets if new.targets else None,
                 "first_subword_instead": new.first_subword / new.targets if new.targets else None,
                 "share_of_predictions": new.predicted / self.tokens,
+            },
+            "documents": {
+                "bits": [round(nats / math.log(2), 4) for nats in self.documents.nats],
+                "bytes": self.documents.bytes,
+                "sha256": self.documents.sha256,
             },
         }
 
@@ -123,25 +142,38 @@ def score(
     if first_subwords is not None:
         firsts = torch.full((model.get_output_embeddings().weight.shape[0],), -1, device=model.device)
         firsts[list(first_subwords)] = torch.tensor(list(first_subwords.values()), device=model.device)
-    waiting: list[list[int]] = []
+    waiting: list[_Window] = []
+    content = hashlib.sha256()
 
     def use(least: int) -> None:
-        waiting.sort(key=len)  # windows of one length together: little padding
+        waiting.sort(key=lambda each: len(each.ids))  # windows of one length together: little padding
         while len(waiting) > least:
             _add(result, model, [waiting.pop() for _ in range(min(batch_size, len(waiting)))], firsts)
 
-    for text in filter(None, texts):
-        ids = _with_bos(tokenizer, text)
+    for number, text in enumerate(filter(None, texts)):
+        ids, encoded = _with_bos(tokenizer, text), text.encode()
+        content.update(len(encoded).to_bytes(8, "big") + encoded)
         result.tokens += len(ids) - 1
         result.characters += len(text)
-        result.bytes += len(text.encode())
-        waiting.extend(_windows(ids, max_length))
+        result.bytes += len(encoded)
+        result.documents.bytes.append(len(encoded))
+        result.documents.nats.append(0.0)
+        waiting.extend(_Window(number, window) for window in _windows(ids, max_length))
         if len(waiting) > 100 * batch_size:
             use(least=50 * batch_size)
     use(least=0)
+    result.documents.sha256 = content.hexdigest()
     if not result.tokens:
         raise EEVEError("there is no text to evaluate on; give a held-out file with text")
     return result
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Ids of one forward pass, and of which document of the text."""
+
+    document: int
+    ids: list[int]
 
 
 def _with_bos(tokenizer, text: str) -> list[int]:
@@ -156,23 +188,29 @@ def _windows(ids: list[int], length: int) -> Iterator[list[int]]:
         yield ids[start : start + length]
 
 
-def _add(result: TextScore, model, windows: list[list[int]], firsts: torch.Tensor | None) -> None:
+def _add(result: TextScore, model, windows: list[_Window], firsts: torch.Tensor | None) -> None:
     """Add to `result` all but the first token of each window."""
-    longest = max(map(len, windows))
+    longest = max(len(each.ids) for each in windows)
     ids = torch.zeros(len(windows), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, window in enumerate(windows):
-        ids[row, : len(window)] = torch.tensor(window)
-        mask[row, : len(window)] = 1
+        ids[row, : len(window.ids)] = torch.tensor(window.ids)
+        mask[row, : len(window.ids)] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
     logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
     wanted, new = mask[:, 1:].bool(), result.new_tokens
+    nats = []
     # A vocabulary is wide: some rows at a time stay in the cache, and bf16 logits are widened in passing.
     for rows, targets in zip(logits[wanted].split(64), ids[:, 1:][wanted].split(64), strict=True):
         losses = torch.nn.functional.cross_entropy(rows.float(), targets, reduction="none")
-        result.nats += float(losses.double().sum())
+        nats.append(losses.double())
         if firsts is not None and new is not None:
             _count_new(new, rows.argmax(-1), targets, firsts)
+    of_windows = torch.cat(nats).split([len(each.ids) - 1 for each in windows])
+    for window, of_window in zip(windows, of_windows, strict=True):
+        total = float(of_window.sum())
+        result.nats += total
+        result.documents.nats[window.document] += total
 
 
 def _count_new(

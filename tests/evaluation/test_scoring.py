@@ -92,3 +92,14 @@ def test_held_out_text_that_cannot_be_used_says_so(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(EEVEError, match=message):
         read_texts(path)
+
+
+@pytest.mark.parametrize("max_length", [3, 64])
+def test_documents_have_their_own_figures_in_the_texts_order(model, base_tokenizer, max_length):
+    found = score(model, base_tokenizer, TEXTS, batch_size=2, max_length=max_length).documents
+    alone = [score(model, base_tokenizer, [text], max_length=max_length) for text in TEXTS]
+    assert found.nats == pytest.approx([each.nats for each in alone], rel=1e-5)
+    assert found.bytes == [len(text.encode()) for text in TEXTS]
+    again = score(model, base_tokenizer, ["", *TEXTS]).documents
+    other = score(model, base_tokenizer, [TEXTS[0] + TEXTS[1], TEXTS[2]]).documents
+    assert again.sha256 == found.sha256 != other.sha256
