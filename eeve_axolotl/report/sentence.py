@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.report.collect import PipelineData
+from eeve_axolotl.sources import Source
 
 FILE = "tokenizer.json"
+LONGEST = 60  # characters of a sentence that a screen shows well
 AGAIN = "·"  # another token of the character before it: a byte of it
 
 
@@ -21,20 +26,41 @@ class Sentence:
 
 
 def sentence(pipeline: PipelineData) -> Sentence | None:
-    """The prompt that the extension shortens most; None where a tokenizer is not here or there is no prompt."""
+    """Of the first sentence of each held-out text, and the prompts, what the extension shortens most.
+
+    None where a tokenizer is not here, or there is no text that it shortens.
+    """
     files = Path(pipeline.base_model).expanduser() / FILE, pipeline.tokenizer / FILE
-    prompts = dict.fromkeys(sample["prompt"] for each in pipeline.evaluated for sample in each.samples)
-    if not prompts or not all(file.is_file() for file in files):
+    if not all(file.is_file() for file in files):
         return None
+    prompts = [sample["prompt"] for each in pipeline.evaluated for sample in each.samples]
+    texts = dict.fromkeys([*_first_sentences(pipeline.texts.values()), *prompts])
     from tokenizers import Tokenizer
 
     try:
         base, extended = (Tokenizer.from_file(str(file)) for file in files)
     except Exception:  # what tokenizers raises at a file that is not whole: the report is of more than this
         return None
-    found = [Sentence(text, _pieces(base, text), _pieces(extended, text)) for text in prompts]
-    best = max(found, key=lambda each: len(each.before) - len(each.after))
-    return best if len(best.before) > len(best.after) else None
+    found = [Sentence(text, _pieces(base, text), _pieces(extended, text)) for text in texts]
+    best = max(found, key=lambda each: len(each.before) - len(each.after), default=None)
+    return best if best and len(best.before) > len(best.after) else None
+
+
+def _first_sentences(places: Iterable[str]) -> list[str]:
+    """The first sentence of each text, or its first words; nothing of a text that is not here any more."""
+    found = []
+    for place in places:
+        try:
+            documents = (each for shard in Source(path=place).shards() for each in shard.documents())
+            text = next((document.text for document in documents if document.text.strip()), "")
+        except (EEVEError, OSError):
+            continue
+        line = text.strip().splitlines()[0] if text.strip() else ""
+        sentence = re.split(r"(?<=[.!?。！？।])\s*", line)[0]
+        if len(sentence) > LONGEST:
+            sentence = sentence[:LONGEST].rsplit(" ", 1)[0] + " …"
+        found.append(sentence)
+    return [each for each in found if each]
 
 
 def _pieces(tokenizer, text: str) -> list[str]:

@@ -306,6 +306,17 @@ def test_a_sentence_is_shown_as_both_tokenizers_cut_it(tmp_path):
     rows = table(markdown(output), "", "옛날에")
     assert rows == [["before: 3 tokens", "`옛` `날` `에`"], ["after: 2 tokens", "`옛날` `에`"]]
 
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text(json.dumps({"text": "\n옛날옛날에. 토끼가 살았다."}) + "\n", encoding="utf-8")
+    chain = json.loads((output / "eeve_pipeline.json").read_text())
+    chain["texts"] = {"Korean": str(held_out), "English": str(tmp_path / "gone.jsonl")}
+    (output / "eeve_pipeline.json").write_text(json.dumps(chain))
+    report.write(
+        output
+    )  # a sentence of the text says more than a prompt, and a text that is gone says nothing
+    rows = table(markdown(output), "", "옛날옛날에.")
+    assert rows[1] == ["after: 3 tokens", "`옛날` `옛날` `에`"]
+
 
 def test_the_page_brings_every_letter_that_is_not_latin(complete):
     """So that no machine draws boxes: each is in a font that is embedded."""
