@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.ablation_arms import FAMILIES, RATES, Arm, all_arms
 
 RESULTS = Path(__file__).parent / "results" / "ablation.jsonl"
-TOKENS = {"small": 53_760, "real": 35_840, "toy": 2_048}
+TOKENS = {"small": 53_760, "real": 71_680, "toy": 2_048}
 CHOICE_SEED = 1_000
 FIRST = 6  # arms whose seeds all come before the other arms
 
@@ -87,7 +87,7 @@ def base_of(arguments):
     from benchmarks.ablation_bases import Base
 
     if arguments.base == "real":
-        return Base("real", arguments.directory, bfloat16=True, sequences=2, documents=60, watched=6)
+        return Base("real", arguments.directory, bfloat16=True, length=512, documents=60, watched=6)
     if arguments.base == "toy":
         return Base("toy", arguments.directory, length=64, lora_rank=2, documents=4, watched=2)
     return Base("small", arguments.directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -63,6 +64,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, patterns in (("e2e", E2E), ("slow", SLOW)):
             if any(fnmatch(path, pattern) for pattern in patterns):
                 item.add_marker(mark)
+
+
+_file: Path | None = None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is imported by now is no garbage: the Trainer looks for garbage at every checkpoint, half a second each time."""
+    global _file
+    if item.path != _file:
+        _file = item.path
+        gc.freeze()
 
 
 def corpus(name: str) -> Path:

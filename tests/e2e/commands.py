@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import resource
@@ -89,6 +90,9 @@ def _serve() -> None:
     import eeve_axolotl.trainer  # noqa: F401
 
     _compile()
+    # What is imported is no garbage. The Trainer collects garbage at every checkpoint, and looked through all of it.
+    gc.collect()
+    gc.freeze()
 
     def answer(**content) -> None:
         answers.write(json.dumps(content) + "\n")
