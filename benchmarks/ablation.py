@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.ablation_arms import FAMILIES, RATES, Arm, all_arms
 
 RESULTS = Path(__file__).parent / "results" / "ablation.jsonl"
-TOKENS = {"small": 53_760, "real": 71_680, "toy": 2_048}
+TOKENS = {"small": 53_760, "real": 35_840, "toy": 2_048}
 CHOICE_SEED = 1_000
 FIRST = 6  # arms whose seeds all come before the other arms
 

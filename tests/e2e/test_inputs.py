@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import tiny_llama
+from tests.conftest import SMALL, tiny_llama
 from tests.e2e.helpers import axolotl, write_recipe
 
 pytestmark = pytest.mark.e2e
@@ -32,7 +32,7 @@ def ground(directory: Path, base: Path, **texts: str) -> Path:
     import datasets
 
     shutil.copytree(base, directory / "base")
-    tiny_llama(32000, hidden_size=16).save_pretrained(directory / "base")
+    tiny_llama(SMALL, hidden_size=16).save_pretrained(directory / "base")
     for place in PLACES:
         write(directory / place, texts.get(place, BEFORE))
     datasets.Dataset.from_dict({"text": [BEFORE] * 3}).save_to_disk(directory / "saved")
@@ -60,9 +60,9 @@ def weights(directory: Path) -> dict:
 
 
 def test_a_replaced_text_is_named_and_trained_on_and_axolotls_cache_serves_nothing_old(
-    tmp_path, base_tokenizer_directory
+    tmp_path, small_tokenizer_directory
 ):
-    here = ground(tmp_path / "here", base_tokenizer_directory)
+    here = ground(tmp_path / "here", small_tokenizer_directory)
     run(here)
     old = weights(here)
     assert "done before" in run(here) and weights(here) == old
@@ -74,7 +74,7 @@ def test_a_replaced_text_is_named_and_trained_on_and_axolotls_cache_serves_nothi
     assert "--from 3" in run(here, "--dry-run", status=1)
     run(here, "--from", "3")
     assert weights(here) != old
-    afresh = ground(tmp_path / "afresh", base_tokenizer_directory, **{"train/a.jsonl": AFTER})
+    afresh = ground(tmp_path / "afresh", small_tokenizer_directory, **{"train/a.jsonl": AFTER})
     shutil.copytree(here / "tokenizer", afresh / "tokenizer")
     run(afresh)
     assert weights(afresh) == weights(here)

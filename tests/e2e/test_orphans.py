@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from eeve_axolotl.pipeline import keeper
-from tests.conftest import extended, tiny_llama
+from tests.conftest import SMALL, extended, tiny_llama
 from tests.e2e.commands import ENVIRONMENT
 from tests.e2e.helpers import AXOLOTL, write_recipe
 
@@ -22,11 +22,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.skipif(sys.platform != "linux", reaso
 
 @pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
 def test_a_killed_chains_launcher_and_training_die_with_it(
-    tmp_path, base_tokenizer_directory, base_tokenizer, launcher
+    tmp_path, small_tokenizer_directory, small_tokenizer, launcher
 ):
-    shutil.copytree(base_tokenizer_directory, tmp_path / "base")
-    tiny_llama(32000, hidden_size=8).save_pretrained(tmp_path / "base")
-    extended(base_tokenizer, ["안녕", "▁학교"]).save_pretrained(tmp_path / "tokenizer")
+    shutil.copytree(small_tokenizer_directory, tmp_path / "base")
+    tiny_llama(SMALL, hidden_size=8).save_pretrained(tmp_path / "base")
+    extended(small_tokenizer, ["안녕", "▁학교"]).save_pretrained(tmp_path / "tokenizer")
     (tmp_path / "text.jsonl").write_text('{"text": "안녕, 학교."}\n' * 64, encoding="utf-8")
     recipe = write_recipe(tmp_path, 3, "./base", max_steps=1_000_000, warmup_steps=0)
     pipeline = {"output": "./pipeline", "runs": [recipe], "launcher": launcher}

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import extended, tiny_llama
+from tests.conftest import SMALL, extended, tiny_llama
 from tests.e2e.helpers import axolotl, begin, end, write_recipe
 
 pytestmark = pytest.mark.e2e
@@ -38,15 +38,15 @@ def write_pipeline(directory: Path, **keys) -> None:
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory, base_tokenizer_directory, base_tokenizer) -> Path:
+def ground(tmp_path_factory, small_tokenizer_directory, small_tokenizer) -> Path:
     """A directory with a base, an extended tokenizer, a text and a pipeline: stages 1 to 3, 6 and 7.
 
     The text is packed, as in the recipes, and read by workers; the stages go through it about three times.
     """
     directory = tmp_path_factory.mktemp("pipeline")
-    shutil.copytree(base_tokenizer_directory, directory / "base")
-    tiny_llama(32000, hidden_size=16).save_pretrained(directory / "base")
-    extended(base_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
+    shutil.copytree(small_tokenizer_directory, directory / "base")
+    tiny_llama(SMALL, hidden_size=16).save_pretrained(directory / "base")
+    extended(small_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
     lines = (json.dumps({"text": TEXT * 5 + str(number)}) + "\n" for number in range(12))
     (directory / "text.jsonl").write_text("".join(lines), encoding="utf-8")
     often = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "dataloader_num_workers": 2}
@@ -191,17 +191,21 @@ def killed(directory: Path, until: Callable[[], bool]) -> bool:
     return end() == -signal.SIGKILL
 
 
-def test_killed_at_many_moments_it_ends_with_the_same_weights_and_records(ground, whole):
+@pytest.mark.both_versions
+def test_killed_at_many_moments_it_ends_with_the_same_weights_and_records(ground, whole, request):
+    """At ten moments and more; at three on the version of Axolotl that is tried besides the one that pip chooses."""
+    few = request.config.getoption("markexpr") == "both_versions"
+    wanted, least = (3, 2) if few else (10, 5)  # kills, and kinds of moments among them
     source = random.Random(20)
     uninterrupted = float((whole / "seconds").read_text())  # on a slow machine moments lie further apart
     kills, hit, copies = 0, set(), 0
-    while kills < 10 or len(hit) < 5:
+    while kills < wanted or len(hit) < least:
         # A quick machine is done before it was killed often enough: then once more from the beginning.
         copies += 1
         assert copies <= 4 and kills < 30, (kills, hit)
         directory = copy(ground, f"killed{copies}")
         ended = False
-        while not ended and kills < 30 and (kills < 10 or len(hit) < 5):
+        while not ended and kills < 30 and (kills < wanted or len(hit) < least):
             # Each time later than the last, so that a machine that has become slow gets further all the same.
             deadline = time.monotonic() + uninterrupted * source.uniform(0.03, 0.3) * 1.15**kills
 
@@ -216,26 +220,6 @@ def test_killed_at_many_moments_it_ends_with_the_same_weights_and_records(ground
             kills += not ended
         run(directory)
         assert results(directory) == results(whole)
-
-
-@pytest.mark.both_versions
-def test_killed_in_a_training_and_before_a_merge_is_whole_it_ends_with_the_same_weights_and_records(
-    ground, whole
-):
-    """Two moments that last long enough to be met on any machine."""
-    directory = copy(ground, "killed_twice")
-
-    def has_a_checkpoint_of_stage_2() -> bool:
-        return any(directory.glob("stage3/checkpoints/stage2/checkpoint-*/eeve_whole"))
-
-    def merges() -> bool:
-        return (directory / "stage6/eeve_stage.json").exists()
-
-    for moment in (has_a_checkpoint_of_stage_2, merges):
-        assert killed(directory, moment), f"the chain ended before {moment.__name__}"
-    assert not (directory / "stage6/merged/eeve_stage.json").exists()
-    run(directory)
-    assert results(directory) == results(whole)
 
 
 # --- refused ---
@@ -262,10 +246,10 @@ def test_models_are_evaluated_again_when_what_to_evaluate_has_changed(ground, wh
     assert plan.count("to do  evaluate") == 2 + 5 and plan.count("to do") == 2 + 5
 
 
-def test_a_tokenizer_built_anew_is_noticed(ground, whole, base_tokenizer):
+def test_a_tokenizer_built_anew_is_noticed(ground, whole, small_tokenizer):
     directory = ground.with_name("rebuilt")
     shutil.copytree(whole, directory)
-    extended(base_tokenizer, ["안녕", "▁학교", "▁지금", "하다"]).save_pretrained(directory / "tokenizer")
+    extended(small_tokenizer, ["안녕", "▁학교", "▁지금", "하다"]).save_pretrained(directory / "tokenizer")
     assert "since then the tokenizer was built anew" in refusal(directory)
 
 
@@ -292,7 +276,7 @@ def test_a_pipeline_that_cannot_run_is_refused_in_one_sentence(ground, tmp_path,
     (directory / "tokenizer.yml").write_text(
         "{base: base, output: tokenizer, corpus: [{path: text.jsonl}], new_tokens: 5}"
     )
-    built = {"base_vocab_size": 32_000, "settings": {"base": "base", "new_tokens": 4}}
+    built = {"base_vocab_size": SMALL, "settings": {"base": "base", "new_tokens": 4}}
     (directory / "tokenizer/eeve_tokenizer.json").write_text(json.dumps(built))
     (directory / "other").mkdir()
     theirs = {"runs": [{"output_dir": "./somebody-elses"}], "tokenizer": "theirs", "base_model": "theirs"}
@@ -350,7 +334,7 @@ def test_no_room_for_the_weights_is_told_before_anything_is_written(ground, whol
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
 def test_a_full_disk_while_saving_stops_the_chain_and_leaves_nothing_taken_for_done(ground, whole):
     directory = copy(ground, "full")
-    limit = 400_000  # bytes: a tokenizer does not fit, let alone the weights
+    limit = 55_000  # bytes: the prepared text and the log fit, the weights do not
     log = refusal(directory, file_limit=limit)
     assert "stage3.yml" in log and "File too large" in log
     run(directory)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import extended, tiny_llama
+from tests.conftest import SMALL, extended, tiny_llama
 from tests.e2e.helpers import axolotl, write_recipe
 
 pytestmark = pytest.mark.e2e
@@ -21,12 +21,12 @@ TEXT = "안녕, 학교는 지금 조용하다. The school is quiet now. "
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory, base_tokenizer_directory, base_tokenizer) -> Path:
+def ground(tmp_path_factory, small_tokenizer_directory, small_tokenizer) -> Path:
     """A directory with `base`, `tokenizer` (extended) and a text."""
     directory = tmp_path_factory.mktemp("schedule")
-    shutil.copytree(base_tokenizer_directory, directory / "base")
-    tiny_llama(32000, hidden_size=16).save_pretrained(directory / "base")
-    extended(base_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
+    shutil.copytree(small_tokenizer_directory, directory / "base")
+    tiny_llama(SMALL, hidden_size=16).save_pretrained(directory / "base")
+    extended(small_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
     lines = (json.dumps({"text": TEXT * 5 + str(number)}) + "\n" for number in range(60))
     (directory / "text.jsonl").write_text("".join(lines), encoding="utf-8")
     return directory
@@ -154,7 +154,7 @@ def test_an_optimiser_is_carried_over_a_boundary_only_when_asked(ground):
         train(ground, eeve=settings, output_dir=f"./keep{keep}", max_steps=3)
         weights[keep] = load_file(ground / f"keep{keep}" / "model.safetensors")["model.embed_tokens.weight"]
     assert not torch.equal(weights[False], weights[True])
-    assert torch.equal(weights[False][:32000], weights[True][:32000])
+    assert torch.equal(weights[False][:SMALL], weights[True][:SMALL])
 
 
 def test_a_run_killed_after_a_boundary_goes_on_with_the_optimiser_and_schedule_it_keeps(ground):
@@ -194,7 +194,7 @@ def test_held_out_text_is_scored_at_each_stages_end_and_in_between(ground):
         bits = [(each.step, each.value) for each in tracked.Scalars("train/eeve/Korean/bits_per_byte")]
         expected = [float(score) for score in scores[2 * number : 2 * number + 2]]
         assert [step for step, _ in bits] == [2, 3]
-        assert [value for _, value in bits] == pytest.approx(expected, rel=1e-4)
+        assert [value for _, value in bits] == pytest.approx(expected, abs=5.1e-4)  # the log has four digits
         assert {each.value for each in tracked.Scalars("train/eeve/stage")} == {number + 1}
         assert max(each.value for each in tracked.Scalars("train/eeve/step")) == 3 * (number + 1)
     alone = train(ground, eeve={"stages": [1, 2]}, output_dir="./unscored", max_steps=3)

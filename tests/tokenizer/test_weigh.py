@@ -33,7 +33,7 @@ def domains(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture
-def made(base_tokenizer_directory, tmp_path):
+def made(small_tokenizer_directory, tmp_path):
     """A function: the manifest and the tokenizer's bytes of a build with the given keys."""
 
     def make(name: str, files: list[Path], **keys) -> tuple[dict, bytes]:
@@ -41,7 +41,7 @@ def made(base_tokenizer_directory, tmp_path):
         corpus = [{"path": str(file)} for file in files]
         wanted = {"new_tokens": 200, "min_count": 2, "intermediate_vocab_size": 2000, **keys}
         manifest = build(
-            TokenizerSettings(base=str(base_tokenizer_directory), output=str(output), corpus=corpus, **wanted)
+            TokenizerSettings(base=str(small_tokenizer_directory), output=str(output), corpus=corpus, **wanted)
         )
         return manifest, (output / "tokenizer.json").read_bytes()
 
