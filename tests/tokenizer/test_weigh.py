@@ -41,7 +41,9 @@ def made(small_tokenizer_directory, tmp_path):
         corpus = [{"path": str(file)} for file in files]
         wanted = {"new_tokens": 200, "min_count": 2, "intermediate_vocab_size": 2000, **keys}
         manifest = build(
-            TokenizerSettings(base=str(small_tokenizer_directory), output=str(output), corpus=corpus, **wanted)
+            TokenizerSettings(
+                base=str(small_tokenizer_directory), output=str(output), corpus=corpus, **wanted
+            )
         )
         return manifest, (output / "tokenizer.json").read_bytes()
 
