@@ -126,10 +126,8 @@ class Workshop:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.log = directory / "log"
-        for name in ("base", "work", "hub", "temporary"):
+        for name in ("base", "temporary"):
             (directory / name).mkdir(exist_ok=True)
-        for name in ("work", "hub"):  # as docker/README.md has it
-            (directory / name).chmod(0o1777)
 
     def run(self, command: list[str], **keys) -> str:
         """What the command prints, which the log has too. It raises SystemExit with the last lines if it fails."""
@@ -238,13 +236,17 @@ class Trial:
         self.workshop = workshop
         self.settings = json.loads(workshop.buildah("inspect", "--type", "image", IMAGE))["Docker"]["config"]
         self.container = workshop.buildah("from", "--pull-never", IMAGE).split()[-1]
+        self.folders: dict[str, Path] = {}
+        for target in self.settings["Volumes"]:
+            folder = Path(tempfile.mkdtemp(prefix=target.strip("/") + "-", dir=workshop.directory))
+            folder.chmod(0o1777)
+            self.folders[target] = folder
+            # buildah would lay a folder of its own over ours.
+            workshop.buildah("config", f"--volume={target}-", self.container)
 
     def run(self, *command: str) -> str:
         """What a command prints in the container, if it ends well."""
-        folders = (
-            f"--volume={self.workshop.directory / name}:{target}"
-            for name, target in (("work", "/work"), ("hub", "/hub"))
-        )
+        folders = [f"--volume={folder}:{target}" for target, folder in self.folders.items()]
         arguments = ("--isolation", "chroot", *folders, "--env", "HF_HUB_OFFLINE=1")
         return self.workshop.buildah("run", *arguments, self.container, "--", *command)
 
@@ -265,7 +267,7 @@ class Trial:
         """Every recipe of this checkout is copied into /work."""
         self.run(*self.settings["Entrypoint"], "eeve", "recipes")
         here = {path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.yml")}
-        copies = self.workshop.directory / "work" / "examples"
+        copies = self.folders["/work"] / "examples"
         missing = sorted(str(path) for path in here if not (copies / path).is_file())
         if missing:
             raise SystemExit(f"`axolotl eeve recipes` did not bring {', '.join(missing)}")
@@ -279,7 +281,7 @@ class Trial:
         """A model and its record are written, for the image's user."""
         for command in TRAINING:
             self.run(*command)
-        stage5 = self.workshop.directory / "work" / "outputs" / "demo" / "stage5"
+        stage5 = self.folders["/work"] / "outputs" / "demo" / "stage5"
         for name in ("model.safetensors", "tokenizer.json", "eeve_stage.json"):
             if (stage5 / name).stat().st_uid != 1000:
                 raise SystemExit(f"{name} of stage 5 is not of user 1000")
