@@ -17,7 +17,7 @@ RECORD := $(if $(RESULTS),-p tests.results --results $(RESULTS))
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
 
-.PHONY: demo demo-greek test test-versions next-axolotl versions test-fast lint style types rules format docs keys site wheel clean
+.PHONY: demo demo-greek test test-versions next-axolotl versions test-fast lint style types rules format docs keys site wheel clean image-without-docker
 
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -91,6 +91,9 @@ wheel: $(VENV)/ready  ## dist/, and that what is not Python code is in it
 	rm -rf build dist
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	$(BIN)/python -m pytest --quiet tests/test_wheel.py
+
+image-without-docker:  ## docker/Dockerfile built and tried on a stand-in for Axolotl's image, as root: 15 minutes, 30 GB of disk
+	$(PYTHON) tools/image_without_docker.py
 
 clean:
 	rm -rf outputs last_run_prepared build dist

