@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.options import asked, named, set_keys
 from eeve_axolotl.plainly import stdout_kept, told_plainly
 from eeve_axolotl.version import __version__
 
@@ -18,11 +19,6 @@ from eeve_axolotl.version import __version__
 @click.version_option(__version__, prog_name="eeve-axolotl")
 def eeve() -> None:
     """Teach a model a new language's vocabulary, the EEVE way."""
-
-
-set_keys = click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="A key of the YAML otherwise: a.b=value."
-)
 
 
 @eeve.command()
@@ -57,11 +53,11 @@ def init(directory: str, base: str | None, corpus: tuple[str, ...], **others: An
     from eeve_axolotl.project.wanted import Wanted
 
     if base is None:
-        base = _asked("the base model, a directory or its name on the hub", "--base")
+        base = asked("the base model, a directory or its name on the hub", "--base")
     if not corpus:
-        corpus = (_asked("text in the new language, a file or a folder", "--corpus"),)
+        corpus = (asked("text in the new language, a file or a folder", "--corpus"),)
     if not (others["language"] or others["script"]):
-        others["language"] = _asked("the new language, a code or a name", "--language")
+        others["language"] = asked("the new language, a code or a name", "--language")
     wanted = Wanted(Path(directory), base, corpus, **others)
     if wanted.gpu:
         from eeve_axolotl.planner import gpus
@@ -74,13 +70,6 @@ def init(directory: str, base: str | None, corpus: tuple[str, ...], **others: An
         lines = list(told(make(wanted)))
     for line in lines:
         click.echo(line)
-
-
-def _asked(what: str, option: str) -> str:
-    if not sys.stdin.isatty():
-        raise EEVEError(f"say {what}: {option}")
-    answer: str = click.prompt(what.capitalize())
-    return answer
 
 
 @eeve.command()
@@ -172,19 +161,6 @@ def run(config: str, dry_run: bool, begin: str | None, changes: tuple[str, ...])
         chain.run(begin)
 
 
-def _named(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    """NAME=FILE, each name once."""
-    found: dict[str, str] = {}
-    for each in given:
-        name, _, file = each.partition("=")
-        if not (name.strip() and file.strip()):
-            raise click.BadParameter(f"{each!r}: give a text its name, NAME=FILE, like Korean=held_out.jsonl")
-        if name in found:
-            raise click.BadParameter(f"two texts are called {name}; give each its own name")
-        found[name] = file
-    return found
-
-
 @eeve.command()
 @click.argument("model")
 @click.option("--config", type=click.Path(), help="A pipeline YAML whose `evaluate:` block to use.")
@@ -193,7 +169,7 @@ def _named(context: click.Context, option: click.Parameter, given: tuple[str, ..
     "texts",
     multiple=True,
     metavar="NAME=FILE",
-    callback=_named,
+    callback=named,
     help="A held-out text; may be given again.",
 )
 @click.option("--tokenizer", help="Directory of the tokenizer, if it is not the model's own.")
@@ -259,6 +235,31 @@ def report(directory: str) -> None:
         click.echo(f"missing: {sentence}")
     click.echo(written.card)
     click.echo(f"{written.directory}: report.html, report.md and README.md (the model card)")
+
+
+@eeve.command()
+@click.argument("base", metavar="BASE")
+@click.option("--tokenizer", required=True, help="The extended tokenizer.")
+@click.option(
+    "--text", "texts", required=True, multiple=True, help="Text as the stages read it; may be given again."
+)
+@click.option(
+    "--output", required=True, type=click.Path(file_okay=False), help="Where the extended model goes."
+)
+@click.option(
+    "--tokens", type=click.IntRange(1), default=100_000, show_default=True, help="Of text to count, at most."
+)
+@click.option(
+    "--max-length", type=click.IntRange(2), default=512, show_default=True, help="Tokens in a forward pass."
+)
+@click.option("--untie", is_flag=True, help="Give a model with one matrix for both embeddings a second.")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
+@told_plainly
+def start(base: str, tokenizer: str, texts: tuple[str, ...], output: str, **reading: Any) -> None:
+    """Write BASE with its new rows, the output rows as likely as their tokens are in text, for stage 1 to start from."""
+    from eeve_axolotl import calibration
+
+    click.echo(calibration.told(calibration.start(base, tokenizer, texts, output, **reading), output))
 
 
 @eeve.command()

@@ -30,6 +30,7 @@ CONFIG = "config.json"  # a model's
 MARK = "eeve_axolotl"  # the key in the config.json of a model whose rows we extended
 
 TOKENIZER_MANIFEST = "eeve_tokenizer.json"  # beside a tokenizer that `axolotl eeve tokenizer` built
+START = "eeve_start.json"  # beside a model that `axolotl eeve start` wrote
 SENTENCEPIECE_MODEL = "tokenizer.model"  # the same tokens, for programs that read nothing else (llama.cpp)
 WORK = "eeve_counts"  # in a tokenizer's `work_directory`: what is ours there
 WORK_MARKER = "eeve_counts.lock"  # in it; held by the build that is at work

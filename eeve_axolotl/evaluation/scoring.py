@@ -151,14 +151,14 @@ def score(
             _add(result, model, [waiting.pop() for _ in range(min(batch_size, len(waiting)))], firsts)
 
     for number, text in enumerate(filter(None, texts)):
-        ids, encoded = _with_bos(tokenizer, text), text.encode()
+        ids, encoded = with_bos(tokenizer, text), text.encode()
         content.update(len(encoded).to_bytes(8, "big") + encoded)
         result.tokens += len(ids) - 1
         result.characters += len(text)
         result.bytes += len(encoded)
         result.documents.bytes.append(len(encoded))
         result.documents.nats.append(0.0)
-        waiting.extend(_Window(number, window) for window in _windows(ids, max_length))
+        waiting.extend(_Window(number, window) for window in windows_of(ids, max_length))
         if len(waiting) > 100 * batch_size:
             use(least=50 * batch_size)
     use(least=0)
@@ -176,13 +176,14 @@ class _Window:
     ids: list[int]
 
 
-def _with_bos(tokenizer, text: str) -> list[int]:
+def with_bos(tokenizer, text: str) -> list[int]:
+    """The ids of `text` behind the token that a text begins with."""
     ids = tokenizer(text, add_special_tokens=False).input_ids
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return [first, *ids]
 
 
-def _windows(ids: list[int], length: int) -> Iterator[list[int]]:
+def windows_of(ids: list[int], length: int) -> Iterator[list[int]]:
     """Windows of at most `length` that share one token: the last of one is the first of the next."""
     for start in range(0, max(len(ids) - 1, 1), length - 1):
         yield ids[start : start + length]
