@@ -75,6 +75,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     global _file
     if item.path != _file:
         _file = item.path
+        gc.collect()  # the rest is, and would stay; what was frozen before costs nothing here
         gc.freeze()
 
 
