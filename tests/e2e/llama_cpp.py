@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -44,14 +45,20 @@ def convert(model: Path, file: Path) -> subprocess.CompletedProcess:
     )
 
 
-def continued(file: Path, prompt: str, tokens: int) -> tuple[list[int], str]:
-    """The ids and the text that it puts after a prompt, each the most probable, at most `tokens` of them."""
+def continued(file: Path, prompt: str, tokens: int, banned: Sequence[int] = ()) -> tuple[list[int], str]:
+    """The ids and the text that it puts after a prompt, each the most probable that is not banned, at most `tokens`."""
     body = {
         "prompt": prompt,
         "n_predict": tokens,
         "temperature": 0,
         "return_tokens": True,
         "cache_prompt": False,
+        "logit_bias": [[each, False] for each in banned],
     }
-    (answer,) = llama_server.ask(file, [("completion", body)], context=256)
+    (answer,) = ask(file, ("completion", body))
     return answer["tokens"], answer["content"]
+
+
+def ask(file: Path, *requests: llama_server.Request) -> list[dict]:
+    """What the server answers to `requests` on a file."""
+    return llama_server.ask(file, requests, context=256)

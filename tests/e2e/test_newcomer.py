@@ -1,62 +1,90 @@
-"""A newcomer's way: an installed package, a base, a folder of text; `init`, `run`, and a model that answers."""
+"""A newcomer's way: an installed package, a base, a folder of text; `init`, `run`, the model in transformers and llama.cpp.
+
+Then what people do with the result: chat tuning on top, and another language on top.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
 
 from eeve_axolotl.files import read_json
 from tests.conftest import tiny_llama
-from tests.corpus.conftest import Maker
+from tests.corpus.conftest import Maker, write_jsonl
+from tests.e2e import llama_cpp
 from tests.e2e.commands import Server
-from tests.faults.small_chain import _tokenizer as small_tokenizer
+from tests.e2e.helpers import QLORA, RECIPE, write_recipe
 from tests.wheels import build
 
 pytestmark = pytest.mark.e2e
 
 VERSION = "0.0.0+newcomer"
+WRITTEN = 24  # tokens
+MATRICES = ("model.embed_tokens.weight", "lm_head.weight")
+
+Run = Callable[..., str]
+"""Runs `axolotl ARGUMENTS` in a directory, of the wheel's package; what it prints, if it ends well."""
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A server whose package is the wheel, which can be told from this tree by its version."""
+def run(tmp_path_factory) -> Run:
+    """The wheel's package: it can be told from this tree by its version."""
     directory = tmp_path_factory.mktemp("wheel")
     zipfile.ZipFile(build(directory)).extractall(directory / "installed")
     (directory / "installed/eeve_axolotl/version.py").write_text(f'__version__ = "{VERSION}"\n')
     server = Server().start(directory / "installed")
-    yield server
+
+    def run(place: Path, *arguments: str) -> str:
+        done = server.run([*arguments], place)
+        assert done.returncode == 0, f"axolotl {' '.join(arguments)}\n{done.stdout[-4000:]}"
+        return done.stdout
+
+    yield run
     server.stop()
 
 
-def write_texts(directory: Path) -> None:
-    maker = Maker(seed=3, nouns=40)
+def write_base(source: Path, directory: Path) -> None:
+    """A small model with SOLAR's tokenizer, whose own config says `legacy`."""
+    shutil.copytree(source, directory)
+    config = directory / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "legacy": True}))
+    tiny_llama(32000, initializer_range=0.2).save_pretrained(directory)
+
+
+@pytest.fixture(scope="module")
+def road(run, tmp_path_factory, base_tokenizer_directory) -> tuple[Path, str]:
+    """The project's directory, and the command that `init` printed for it and that has run there: no file was edited."""
+    directory, maker = tmp_path_factory.mktemp("newcomer"), Maker(seed=3, nouns=40)
+    write_base(base_tokenizer_directory, directory / "base")
     for folder, language, documents in (("korean", "ko", 60), ("english", "en", 40)):
         (directory / folder).mkdir()
-        lines = (
-            json.dumps({"text": maker.document(language)}, ensure_ascii=False) + "\n"
-            for _ in range(documents)
-        )
-        (directory / folder / "text.jsonl").write_text("".join(lines), encoding="utf-8")
-
-
-def test_no_file_is_edited_between_raw_text_and_an_answer(installed, tmp_path):
-    size = small_tokenizer(tmp_path / "base")
-    tiny_llama(size, hidden_size=16, num_hidden_layers=1).save_pretrained(tmp_path / "base")
-    write_texts(tmp_path)
-    made = installed.run(
-        ["eeve", "init", "mine", "--base", "base", "--corpus", "korean", "--language", "ko", "--keep", "English=english",
-         "--gpus", "0", "--steps", "1", "--sequence-len", "64", "--global-batch", "2", "--new-tokens", "40"], tmp_path,
+        write_jsonl(directory / folder / "text.jsonl", [maker.document(language) for _ in range(documents)])
+    made = run(
+        directory, "eeve", "init", "mine", "--base", "base", "--corpus", "korean", "--language", "ko",
+        "--keep", "English=english", "--gpus", "0", "--steps", "1", "--sequence-len", "64", "--global-batch", "2",
+        "--new-tokens", "60",
     )  # fmt: skip
-    assert made.returncode == 0, made.stdout[-3000:]
-    where, command = re.fullmatch(r"cd (\S+) && axolotl (.+)", made.stdout.splitlines()[-1]).groups()
-    project = tmp_path / where
-    done = installed.run(command.split(), project)
-    assert done.returncode == 0, done.stdout[-3000:]
+    where, command = re.fullmatch(r"cd (\S+) && axolotl (.+)", made.splitlines()[-1]).groups()
+    run(directory / where, *command.split())
+    return directory / where, command
 
+
+@pytest.fixture(scope="module")
+def project(road) -> Path:
+    return road[0]
+
+
+def test_no_file_is_edited_between_raw_text_and_the_report(run, road):
+    project, command = road
     assert read_json(project / "corpus/eeve_corpus.json")["version"] == VERSION
     figures = {
         path.stem: read_json(path)["texts"]
@@ -68,19 +96,128 @@ def test_no_file_is_edited_between_raw_text_and_an_answer(installed, tmp_path):
     shorter = figures["stage7"]["Korean"]["tokens_per_character"]
     assert shorter < figures["base"]["Korean"]["tokens_per_character"] / 2
     assert (project / "outputs/pipeline/report/report.html").is_file()
-    assert answers(project / "outputs/stage7/merged", "안녕")
-
-    again = installed.run(command.split(), project)
-    assert again.returncode == 0 and again.stdout.count("(done before)") == 12, again.stdout[-3000:]
+    assert run(project, *command.split()).count("(done before)") == 12
 
 
-def answers(model: Path, prompt: str) -> str:
-    """What plain transformers makes of the prompt."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def greedy(model: Path, ids: list[int], banned: Sequence[int] = ()) -> list[int]:
+    """What plain transformers puts after some ids, none that is banned."""
+    from transformers import AutoModelForCausalLM
 
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
+    given = {
+        "max_new_tokens": WRITTEN,
+        "do_sample": False,
+        "pad_token_id": 0,
+        "suppress_tokens": [*banned] or None,
+    }
+    whole = loaded.generate(torch.tensor([ids]), **given)[0]
+    return whole[len(ids) :].tolist()
+
+
+def test_llama_cpp_reads_and_writes_what_transformers_does(project):
+    from transformers import AutoTokenizer
+
+    llama_cpp.needed()
+    model, file = project / "outputs/stage7/merged", project / "model.gguf"
+    done = llama_cpp.convert(model, file)
+    assert done.returncode == 0, done.stdout[-3000:]
     tokenizer = AutoTokenizer.from_pretrained(model)
-    loaded = AutoModelForCausalLM.from_pretrained(model)
-    ids = tokenizer(prompt, return_tensors="pt")
-    written = loaded.generate(**ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0]
-    assert len(written) > ids["input_ids"].shape[1]
-    return tokenizer.decode(written)
+    korean = Maker(seed=8, nouns=40).korean_sentence()
+    assert max(tokenizer(korean)["input_ids"]) >= 32000  # new tokens too
+    old = range(32000)
+    for prompt, banned in (
+        (korean, ()),
+        ("The weather is nice", ()),
+        (korean, old),
+    ):  # with old ones banned, new ones
+        ids = tokenizer(prompt)["input_ids"]
+        written = greedy(model, ids, banned)
+        assert written and not {*written} & {*banned}
+        (cut,) = llama_cpp.ask(file, ("tokenize", {"content": prompt, "add_special": True}))
+        theirs, text = llama_cpp.continued(file, prompt, WRITTEN, banned)
+        assert (cut["tokens"], theirs) == (ids, written)
+        assert text.strip() == tokenizer.decode(written).strip()
+
+
+def test_tokenizer_model_has_travelled_to_the_weights_with_the_new_tokens(project):
+    from sentencepiece import SentencePieceProcessor
+
+    model = project / "outputs/stage7/merged"
+    pieces = SentencePieceProcessor(model_file=str(model / "tokenizer.model"))
+    assert pieces.vocab_size() == read_json(model / "config.json")["vocab_size"] > 32000
+
+
+# What `examples/chat.yml` says for a GPU, and for many conversations.
+OF_A_GPU = ("attn_implementation", "warmup_ratio", "saves_per_epoch", "gradient_checkpointing_kwargs")
+OF_A_STAGE = ("plugins", "trainer_cls", "datasets")
+ANSWERS = {"hi": "hello there", "학교는?": "조용하다."}
+
+
+def asked(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]
+
+
+@pytest.fixture(scope="module")
+def chat(run, project) -> Path:
+    """The result tuned on two questions by the packaged `chat.yml`, but for what a CPU needs; merged and completed."""
+    (project / "chat").mkdir()
+    lines = (
+        json.dumps(
+            {"messages": [*asked(question), {"role": "assistant", "content": answer}]}, ensure_ascii=False
+        )
+        for question, answer in ANSWERS.items()
+    )
+    (project / "chat/text.jsonl").write_text("\n".join([*lines] * 20), encoding="utf-8")
+    run(project, "eeve", "recipes", ".", "--recipe", "chat.yml")
+    recipe = yaml.safe_load((project / "chat.yml").read_text(encoding="utf-8"))
+    for_a_cpu = {key: value for key, value in RECIPE.items() if key not in OF_A_STAGE} | QLORA
+    recipe = {key: value for key, value in recipe.items() if key not in OF_A_GPU} | for_a_cpu
+    recipe |= {"max_steps": 25, "num_epochs": 25, "sample_packing": False, "sequence_len": 64}
+    (project / "chat.yml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
+    said = run(project, "eeve", "check", "chat.yml")
+    assert "plain Axolotl" in said and "nothing would stop it" in said
+    run(project, "train", "chat.yml")
+    run(project, "merge-lora", "chat.yml")
+    merged = project / "outputs/chat/merged"
+    before = load_file(merged / "model.safetensors")
+    said = run(project, "eeve", "complete", "outputs/chat/merged", "--tokenizer", "tokenizer")
+    assert "added_tokens.json with <|im_end|>, <|im_start|>" in said
+    after = load_file(merged / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    return merged
+
+
+def test_a_chat_tuned_model_has_template_and_tokens_answers_and_stops(project, chat):
+    from transformers import AutoTokenizer
+
+    tokenizer, extended = (AutoTokenizer.from_pretrained(each) for each in (chat, project / "tokenizer"))
+    added = {
+        "<|im_end|>": len(extended),
+        "<|im_start|>": len(extended) + 1,
+    }  # the ids after the stages' tokens
+    assert tokenizer.get_vocab() == {**extended.get_vocab(), **added}
+    assert tokenizer.eos_token == "<|im_end|>"
+    for question, answer in ANSWERS.items():
+        prompt = tokenizer.apply_chat_template(asked(question), tokenize=False, add_generation_prompt=True)
+        assert prompt == f"<s><|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        written = greedy(chat, tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        assert tokenizer.decode(written) == f"{answer}<|im_end|>"
+
+
+def test_another_language_goes_on_top_and_leaves_the_first_ones_rows(run, project):
+    words = "καλημέρα θάλασσα ουρανός γλώσσα δρόμος βουνό λουλούδι".split()
+    write_jsonl(project / "greek.jsonl", [" ".join(words[n % 7 :] + words[: n % 5]) for n in range(60)])
+    tokenizer = {"base": "outputs/stage7/merged", "output": "tokenizer2", "corpus": [{"path": "greek.jsonl"}],
+                 "script": ["Greek"], "new_tokens": 30, "intermediate_vocab_size": 150, "min_count": 1}  # fmt: skip
+    (project / "again.yml").write_text(yaml.safe_dump(tokenizer))
+    run(project, "eeve", "tokenizer", "again.yml")
+    text = [{"path": "./greek.jsonl", "type": "completion"}]
+    changes = {"tokenizer_config": "./tokenizer2", "datasets": text, "output_dir": "./greek3"}
+    run(project, "train", write_recipe(project, 3, "./outputs/stage7/merged", **changes))
+    before, after = (
+        load_file(project / name / "model.safetensors") for name in ("outputs/stage7/merged", "greek3")
+    )
+    for name in MATRICES:
+        old = len(before[name])
+        assert old > 32000 and len(after[name]) > old
+        assert torch.equal(before[name], after[name][:old])
