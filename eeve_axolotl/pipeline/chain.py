@@ -69,7 +69,13 @@ class Chain:
             if begin is not None:
                 self.forget_from(begin)
             self.check_unchanged()
-            with Display(total=len(list(self.tasks.in_order()))) as display:
+            ahead = [task for task in self.tasks.in_order() if task.trains and not task.done]
+            known = all(task.steps for task in ahead)
+            with Display(
+                total=len(list(self.tasks.in_order())),
+                ahead=sum(task.steps for task in ahead) if known else None,
+                price_per_hour=self.settings.price_per_hour,
+            ) as display:
                 for task in self.tasks.in_order():
                     display.task(task)
                     if not task.done:

@@ -10,22 +10,57 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from eeve_axolotl.pipeline.tasks import Task
 from eeve_axolotl.progress import LoggedStep
+from eeve_axolotl.report.figures import duration
 
 LINES = 10  # of a training in a log that is not a terminal
 INDENT = " " * 8
 
 
+class Pace:
+    """How quick a training is, from the steps that it told. The first starts the clock: what came before was loading."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._last = 0
+        self._begun = self._now = 0.0
+
+    def told(self, step: int) -> None:
+        """Step `step` has just been done."""
+        self._now = time.monotonic()
+        if self._first is None:
+            self._first, self._begun = step, self._now
+        self._last = step
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """None until two steps were told."""
+        steps = self._last - (self._last if self._first is None else self._first)
+        return (self._now - self._begun) / steps if steps > 0 and self._now > self._begun else None
+
+
 class Display:
-    """Shows which task is running, its training steps and loss, and how long finished tasks took.
+    """Shows which task is running, its training steps and loss, how quick it is, and how long finished tasks took.
 
     Args:
         total: tasks of the chain, done ones included.
         console: where to show it; standard error if not given.
+        ahead: optimiser steps of all trainings that are not done, at most; None where that is not known.
+        price_per_hour: of what the chain runs on.
     """
 
-    def __init__(self, total: int, console: Console | None = None):
+    def __init__(
+        self,
+        total: int,
+        console: Console | None = None,
+        ahead: int | None = None,
+        price_per_hour: float | None = None,
+    ):
         self._console = console or Console(stderr=True)
         self._total = total
+        self._ahead = ahead
+        self._price = price_per_hour
+        self._started = time.monotonic()
+        self._pace = Pace()
         self._number = 0
         self._current: Task | None = None
         self._begun = 0.0
@@ -47,7 +82,9 @@ class Display:
         done = " (done before)" if task.done else ""
         self._line(f"[{self._number:2d}/{self._total}] {task.what}{done}")
         self._current = None if task.done else task
-        self._begun, self._steps = time.monotonic(), 0
+        self._begun, self._steps, self._pace = time.monotonic(), 0, Pace()
+        if self._ahead is not None and not task.done:
+            self._ahead -= task.steps  # from here on, those after this task
 
     def step(self, step: LoggedStep) -> None:
         """A training step was logged."""
@@ -56,6 +93,8 @@ class Display:
         total = _total_steps(self._current, step)
         loss = "loss not finite" if step.loss is None else f"loss {step.loss:.3f}"
         before, self._steps = self._steps, step.step
+        self._pace.told(step.step)
+        loss = "  ".join([loss, *self._how_quick(self._current, step, total)])
         if self._console.is_terminal:
             # Made only now, and for one task: it has a thread, which must not be there when a process is started.
             self._bar = self._bar or self._new_bar()
@@ -65,6 +104,19 @@ class Display:
         if step.step // every > before // every:
             of = f"/{total:,}" if total else ""
             self._line(f"{INDENT}step {step.step:,}{of}  {loss}")
+
+    def _how_quick(self, task: Task, step: LoggedStep, total: int | None) -> list[str]:
+        """The stage in a run of several, tokens a second, time left of the chain at this pace, and the cost so far."""
+        said = []
+        if task.trains is not None and len(task.trains.stages) > 1:
+            said.append(f"stage {step.stage}")
+        if seconds := self._pace.seconds_per_step:
+            said.append(f"{step.tokens_per_step / seconds:,.0f} tokens/s")
+            if total and self._ahead is not None:
+                said.append(f"{duration((total - step.step + self._ahead) * seconds)} of training left")
+        if self._price is not None:
+            said.append(f"cost {(time.monotonic() - self._started) / 3600 * self._price:,.2f}")
+        return said
 
     def _new_bar(self) -> Progress:
         bar = Progress(

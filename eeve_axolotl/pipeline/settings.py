@@ -35,5 +35,8 @@ class PipelineSettings(Settings):
     train_args: list[str] = Field(default=[])
     """More arguments for `axolotl train`, as on its command line."""
 
+    price_per_hour: float | None = Field(default=None, ge=0)
+    """What the machine costs an hour, with all of its GPUs: the cost so far is shown while a run trains."""
+
     evaluate: EvaluationSettings | None = None
     """What to evaluate after each run; left out, nothing."""

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -100,6 +102,39 @@ def test_a_loss_that_is_no_number_is_told_as_such(steps, capsys):
         display.task(TRAIN)
         launch.watch(lambda: 0, steps, display.step)
     assert "step 10/100  loss not finite" in capsys.readouterr().err
+
+
+def shown(monkeypatch, stages: int, moments: list[tuple[int, float]], **keys) -> str:
+    """What is shown where steps are told at moments, in seconds from the beginning."""
+    now = [0.0]
+    monkeypatch.setattr("eeve_axolotl.pipeline.display.time.monotonic", lambda: now[0])
+    places = [SimpleNamespace(name=str(number)) for number in range(1, stages + 1)]
+    task = replace(TRAIN, trains=SimpleNamespace(stages=places))
+    screen = io.StringIO()
+    with Display(total=1, console=Console(file=screen, width=200), **keys) as display:
+        display.task(task)
+        for step, now[0] in moments:
+            display.step(logged(step))
+    return screen.getvalue()
+
+
+def test_how_quick_it_is_is_told_from_the_first_step_on_and_for_the_whole_chain(monkeypatch):
+    # Loading took 100 seconds; then a step of 4,096 tokens takes two. 80 steps of this run are left, and 200 of others.
+    said = shown(monkeypatch, 3, [(10, 100.0), (20, 120.0)], ahead=300, price_per_hour=36.0)
+    first, second = [line for line in said.splitlines() if "step" in line]
+    assert first.strip() == "step 10/100  loss 2.900  stage 2  cost 1.00"
+    assert (
+        second.strip()
+        == "step 20/100  loss 2.800  stage 2  2,048 tokens/s  9 min 20 s of training left  cost 1.20"
+    )
+
+
+def test_what_is_not_known_is_not_told(monkeypatch):
+    said = shown(monkeypatch, 1, [(10, 100.0), (20, 120.0)])
+    assert "step 20/100  loss 2.800  2,048 tokens/s\n" in said
+    assert "step 10/100  loss 2.900\n" in shown(
+        monkeypatch, 1, [(10, 5.0), (10, 5.0)]
+    )  # one moment is no pace
 
 
 def test_a_line_that_is_half_written_is_read_when_it_is_whole(steps):
