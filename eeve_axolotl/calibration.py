@@ -9,6 +9,7 @@ bias gets one along the direction whose product with every state is near 1. This
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,17 +18,21 @@ import torch
 
 from eeve_axolotl import embeddings, inputs, rows
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.evaluation.inspection import load
+from eeve_axolotl.evaluation.inspection import load, within_context
 from eeve_axolotl.evaluation.scoring import score, stream_texts, windows_of, with_bos
-from eeve_axolotl.files import check_writable, replacing, write_json
-from eeve_axolotl.records import MARK, START, is_ours
-from eeve_axolotl.tokenizer_files import travel_with_tokenizers
+from eeve_axolotl.files import LEFT_BY_A_KILL, check_writable, replacing, write_json
+from eeve_axolotl.records import MARK, RECORD, START, is_ours
+from eeve_axolotl.tokenizer_files import find, travel_with_tokenizers
 from eeve_axolotl.version import __version__
-from eeve_axolotl.vocabulary import id_count, manifest_base_size
+from eeve_axolotl.vocabulary import id_count, manifest_base_size, resolve
 
+OF_A_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of them
 SHIFTS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)  # nats
-HELD_OUT = 5  # every so many documents are for choosing, and are not counted
+HELD_OUT = 5  # every so many documents of each text are for choosing, and are not counted
 RIDGE = 1e-3  # of the mean of the states' second moments
+MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon-H1, Muse
+DIVISOR = "logits_scaling"  # Granite
+MULTIPLIED_BY_DIVISOR = ("hyperclovax",)  # model types that have Granite's key and multiply by it
 
 
 @dataclass(frozen=True)
@@ -106,24 +111,21 @@ def start(
         base: directory or hub name of the base model, without the new rows.
         tokenizer: of ours, extended.
         texts: files or directories of text as the stages will read it, the base's languages included.
-        tokens: how many to count, at most; `HELD_OUT` more in a hundred are read to choose on.
+        tokens: how many to count, at most; of a document to choose on, as many characters.
         max_length: tokens of a forward pass.
         untie: give a model whose embeddings are one matrix a second.
 
     Raises EEVEError, before anything is written, for a model or a place that cannot be used.
     """
     output = Path(output)
-    check_writable(output, "--output")
-    if output.exists() and any(output.iterdir()) and not (output / START).exists():
-        raise EEVEError(f"--output: {output} holds something that this command did not write; choose another")
+    _check_output(output, base, tokenizer)
     base_size = manifest_base_size(tokenizer)
     if base_size is None:
         raise EEVEError(f"{tokenizer} is no tokenizer of ours; build it with `axolotl eeve tokenizer`")
     travel_with_tokenizers()
     model, words = load(base, tokenizer, dtype)
     size = id_count(words)
-    if _rows_added(base) > base_size:
-        raise EEVEError(f"{base} has rows of new tokens already; give the model that {tokenizer} extends")
+    _check_extends(base, tokenizer, words, base_size)
     if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
         if not untie:
             raise EEVEError(
@@ -155,24 +157,30 @@ def told(found: Calibrated, output: str | Path) -> str:
 
 
 def calibrate(
-    model, tokenizer, base_size: int, texts: Iterator[str], *, tokens: int, max_length: int
+    model, tokenizer, base_size: int, texts: Iterator[Sequence[str]], *, tokens: int, max_length: int
 ) -> Calibrated:
     """Set the new output rows of an extended `model` whose new rows have their start. Rows below `base_size` stay.
 
-    Raises EEVEError where there is too little text.
+    Args:
+        texts: a document of each text at a time (see `documents`).
+
+    Raises EEVEError where there is too little text, or the model makes no sense of it.
     """
     model.eval()
+    max_length = within_context(model, max_length)
     size, head = id_count(tokenizer), model.get_output_embeddings()
     states = States.none(size, head.weight.shape[1])
     held = read(model, tokenizer, texts, states, tokens, max_length)
     if not (held and states.number):
-        raise EEVEError(f"there is too little text to choose on; give {HELD_OUT} documents and more")
+        raise EEVEError(f"there is too little text to choose on; give {HELD_OUT} documents and more of each")
     new, bits = new_rows(tokenizer, base_size), functools.partial(_bits, model, tokenizer, held, max_length)
     weight, bias = head.weight.data, getattr(head, "bias", None)
     as_it_was = weight[new.ids].clone(), None if bias is None else bias.data[new.ids].clone()
     shares = new.log_shares(states.counts, base_size)
     towards = states.direction() / logit_scale(model.config)
     before, found = bits(), {}
+    if not math.isfinite(before):
+        raise EEVEError(f"the model gives text {before} bits per byte; it is broken: take another copy")
     for shift in SHIFTS:
         _set(weight, bias, new, shares + shift, towards)
         found[shift] = bits()
@@ -189,10 +197,9 @@ def calibrate(
     return Calibrated(before, after, chosen, states.number, seen, len(new.ids))
 
 
-def documents(texts: Sequence[str]) -> Iterator[str]:
-    """Documents of all texts in turn, until the first has no more."""
-    for some in zip(*(stream_texts(each) for each in texts), strict=False):
-        yield from filter(None, some)
+def documents(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """A document of each text at a time, empty ones left out, until the first text has no more."""
+    return zip(*(filter(None, stream_texts(each)) for each in texts), strict=False)
 
 
 def new_rows(tokenizer, base_size: int) -> NewRows:
@@ -206,27 +213,35 @@ def new_rows(tokenizer, base_size: int) -> NewRows:
 
 
 def logit_scale(config) -> float:
-    """What the model multiplies its head's products by (Cohere's logit_scale, Granite's logits_scaling)."""
+    """What the model multiplies its head's products by."""
     config = config.get_text_config()
-    return float(getattr(config, "logit_scale", None) or 1.0) / float(
-        getattr(config, "logits_scaling", None) or 1.0
-    )
+    factor = math.prod(float(getattr(config, name, None) or 1.0) for name in MULTIPLIERS)
+    divisor = float(getattr(config, DIVISOR, None) or 1.0)
+    return factor * divisor if config.model_type in MULTIPLIED_BY_DIVISOR else factor / divisor
 
 
 @torch.no_grad()
-def read(model, tokenizer, texts: Iterator[str], states: States, tokens: int, max_length: int) -> list[str]:
+def read(
+    model, tokenizer, texts: Iterator[Sequence[str]], states: States, tokens: int, max_length: int
+) -> list[str]:
     """Add the text's states to `states` until there are `tokens` of them; the documents that were held out."""
-    held = []
-    for number, text in enumerate(texts):
+    held: list[str] = []
+    for number, some in enumerate(texts):
         if number % HELD_OUT == HELD_OUT - 1:
-            held.append(text)
-            continue
-        for window in windows_of(with_bos(tokenizer, text), max_length):
-            if len(window) > 1:
-                states.add(_inputs_of_head(model, window)[:-1], torch.tensor(window[1:]))
+            held.extend(text[:tokens] for text in some)
+        else:
+            for place, text in enumerate(some):  # a long document leaves the other texts their part
+                room = (tokens - states.number) // (len(some) - place)
+                _read_document(model, with_bos(tokenizer, text)[: room + 1], states, max_length)
         if states.number >= tokens and held:
             break
     return held
+
+
+def _read_document(model, ids: list[int], states: States, max_length: int) -> None:
+    for window in windows_of(ids, max_length):
+        if len(window) > 1:
+            states.add(_inputs_of_head(model, window)[:-1], torch.tensor(window[1:]))
 
 
 class _ReachedError(Exception):
@@ -265,9 +280,46 @@ def _set(weight: torch.Tensor, bias, new: NewRows, shifts: torch.Tensor, towards
     weight[new.ids] = (first + (shifts[:, None] * towards).to(first.device)).to(weight.dtype)
 
 
-def _rows_added(base: str) -> int:
-    """How many tokens a model has been extended to, by its mark; 0 for one that was not."""
+def _check_output(output: Path, base: str, tokenizer: str) -> None:
+    """Raise EEVEError if `output` cannot be written, is what is read, or holds what this command did not write."""
+    check_writable(output, "--output")
+    for given in (base, tokenizer):
+        if output.resolve() == Path(given).resolve():
+            raise EEVEError(f"--output: {output} is {given}, which is read; choose another")
+    if not output.exists():
+        return
+    there = [
+        each for each in output.iterdir() if each.name not in LEFT_BY_A_KILL and each.name != "lost+found"
+    ]
+    written = [output / START, *(output / name / START for name in LEFT_BY_A_KILL)]
+    if there and not any(each.exists() for each in written):
+        raise EEVEError(f"--output: {output} holds something that this command did not write; choose another")
+    if (output / RECORD).exists():
+        raise EEVEError(f"--output: {output} holds a model that a stage has trained since; choose another")
+
+
+def _check_extends(base: str, tokenizer: str, words, base_size: int) -> None:
+    """Raise EEVEError if `words`, of `tokenizer`, do not extend the tokenizer of `base`, as stage 1 would."""
     from transformers import AutoConfig
 
-    mark = getattr(AutoConfig.from_pretrained(base), MARK, None) or {}
-    return int(mark.get("vocab_size", 0))
+    config = AutoConfig.from_pretrained(base)
+    mark = getattr(config, MARK, None) or {}
+    if int(mark.get("vocab_size", 0)) > base_size:
+        raise EEVEError(f"{base} has rows of new tokens already; give the model that {tokenizer} extends")
+    resolve(
+        words,
+        config.get_text_config().vocab_size,
+        needs_new_rows=True,
+        manifest=base_size,
+        mark=mark or None,
+        base_tokenizer=_tokenizer_beside(base),
+    )
+
+
+def _tokenizer_beside(base: str):
+    """The base's own tokenizer; None where there is none to compare."""
+    from transformers import AutoTokenizer
+
+    if not any(find(base, name) for name in OF_A_TOKENIZER):  # some classes make one of nothing (Phi's)
+        return None
+    return AutoTokenizer.from_pretrained(base)

@@ -119,6 +119,7 @@ def _free(path: Path) -> Path:
 
 
 _UNFINISHED, _OLD = ".eeve.unfinished", ".eeve.old"  # in a directory that must stay where it is
+LEFT_BY_A_KILL = (_UNFINISHED, _OLD)
 
 
 def _refill(directory: Path, new: Path, old: Path) -> None:

@@ -165,7 +165,7 @@ class OfDocuments(Shape):
     """Figures of each document of a text."""
 
     bits: list[Number]
-    bytes: list[Count]
+    bytes: list[Annotated[Count, Field(ge=1)]]  # empty documents are left out
     sha256: str
 
     @model_validator(mode="after")

@@ -104,7 +104,7 @@ def test_of_tokens_with_one_first_subword_the_rarer_is_less_likely(ground, start
     words, head = AutoTokenizer.from_pretrained(started), load_head(started)
     states = calibration.States.none(len(words), head.shape[1])
     model = AutoModelForCausalLM.from_pretrained(started)
-    calibration.read(model, words, iter(texts_of(ground / "text.jsonl")), states, 3_000, 512)
+    calibration.read(model, words, zip(texts_of(ground / "text.jsonl"), strict=True), states, 3_000, 512)
     new = calibration.new_rows(words, SMALL)
     logits = head[new.ids] @ (states.sums / states.number)
     pairs = 0
@@ -137,7 +137,7 @@ def test_a_head_with_a_bias_has_its_logits_moved_by_it(ground):
     embeddings.initialise(model, words, SMALL, SMALL)
     before = {name: each.clone() for name, each in model.state_dict().items()}
     found = calibration.calibrate(
-        model, words, SMALL, iter(texts_of(ground / "text.jsonl")), tokens=2_000, max_length=64
+        model, words, SMALL, zip(texts_of(ground / "text.jsonl"), strict=True), tokens=2_000, max_length=64
     )
     assert found.shift is not None
     new = calibration.new_rows(words, SMALL)
@@ -154,7 +154,7 @@ def test_rows_stay_as_they_were_where_no_constant_helps(ground, monkeypatch):
     before = {name: each.clone() for name, each in model.state_dict().items()}
     monkeypatch.setattr(calibration, "SHIFTS", (-50.0, 80.0))
     found = calibration.calibrate(
-        model, words, SMALL, iter(texts_of(ground / "text.jsonl")), tokens=500, max_length=64
+        model, words, SMALL, zip(texts_of(ground / "text.jsonl"), strict=True), tokens=500, max_length=64
     )
     assert found.shift is None and found.after == found.before
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())

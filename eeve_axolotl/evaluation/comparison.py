@@ -114,7 +114,7 @@ def _on_one(name: str, first: Mapping, second: Mapping) -> Compared:
         return Compared(
             name, *bits, why_not="evaluated by an earlier version, which kept no figures of documents"
         )
-    if ours["sha256"] != theirs["sha256"]:
+    if any(ours[key] != theirs[key] for key in ("sha256", "bytes")):
         return Compared(name, *bits, why_not="the two read different documents")
     if len(ours["bytes"]) < LEAST_DOCUMENTS:
         return Compared(name, *bits, why_not=f"fewer than {LEAST_DOCUMENTS} documents")
@@ -146,6 +146,10 @@ def interval(
 
 def told(first: str | Path, second: str | Path, model: str | None = None, as_json: bool = False) -> str:
     """What `axolotl eeve compare` prints of two places (see `find`)."""
+    if model is not None and Path(first).is_file() and Path(second).is_file():
+        raise EEVEError(
+            "--model names a model of a pipeline, and A and B are files of one model each; leave it out"
+        )
     sides = find(first, model), find(second, model)
     found = compare(sides[0].texts, sides[1].texts)
     return json.dumps(as_dict(*sides, found), ensure_ascii=False) if as_json else table(*sides, found)

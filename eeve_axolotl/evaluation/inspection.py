@@ -24,12 +24,13 @@ def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "a
     A tokenizer with more tokens than the model has rows gives the extended model before training: the
     missing rows start as a run's own would. Raises EEVEError if either cannot be loaded.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         words = AutoTokenizer.from_pretrained(tokenizer or model)
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise EEVEError(
             f"no model and tokenizer at {model} ({reason}); give the directory of a saved model{if_offline()}"
@@ -39,12 +40,17 @@ def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "a
     if size > rows:
         base = manifest_base_size(tokenizer or model) or rows
         loaded.resize_token_embeddings(size, mean_resizing=False)
-        embeddings.initialise(loaded, words, base, rows)
+        embeddings.initialise(loaded, words, base, max(base, rows))
         setattr(loaded.config, MARK, {"base_vocab_size": base, "vocab_size": size})  # as a run does
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.nn.Module.to(
         loaded, device
     ), words  # transformers' own `to` only refuses some quantised models
+
+
+def within_context(model, length: int) -> int:
+    """`length` in tokens, or the model's context where that is shorter."""
+    return min(length, getattr(model.config.get_text_config(), "max_position_embeddings", None) or length)
 
 
 def base_vocab_size(model, tokenizer_directory: str | Path) -> int | None:
@@ -79,7 +85,7 @@ def inspect(
         base_size: first new id; None where there are no new tokens.
         limit: documents of each text to read.
     """
-    max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+    max_length = within_context(model, max_length)
     firsts = first_subwords(tokenizer, base_size) if base_size is not None else None
     scores = {
         name: score(

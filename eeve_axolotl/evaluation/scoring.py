@@ -177,9 +177,14 @@ class _Window:
 
 
 def with_bos(tokenizer, text: str) -> list[int]:
-    """The ids of `text` behind the token that a text begins with."""
+    """The ids of `text` behind the token that a text begins with. Raises EEVEError for a tokenizer without one."""
     ids = tokenizer(text, add_special_tokens=False).input_ids
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if first is None:
+        raise EEVEError(
+            "the tokenizer names neither a bos_token nor an eos_token, behind which a text's first token can be "
+            "predicted; name one in its tokenizer_config.json"
+        )
     return [first, *ids]
 
 

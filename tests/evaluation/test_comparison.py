@@ -118,3 +118,22 @@ def test_a_file_of_figures_is_compared_with_a_pipeline(tmp_path):
     output = with_documents(make(tmp_path), 0.0)
     file = output / "evaluation" / "model7.json"
     assert compare(find(file).texts, find(output).texts)[0].difference == 0.0
+
+
+def test_figures_that_do_not_fit_each_other_or_cannot_be_are_told(tmp_path):
+    first, second = drawn(0.1, noise=0.01, documents=20), drawn(0.1, noise=0.01, documents=30)
+    assert "different documents" in compare({"Korean": first[0]}, {"Korean": second[0]})[0].verdict
+    first[0]["documents"]["bytes"] = [0] * 20  # no document is empty: bits per byte would be NaN
+    file = tmp_path / "figures.json"
+    file.write_text(json.dumps({"name": "a", "texts": {"Korean": first[0]}}))
+    with pytest.raises(EEVEError, match="documents.bytes"):
+        find(file)
+
+
+def test_a_model_cannot_be_chosen_in_files_of_one_each(tmp_path):
+    output = with_documents(make(tmp_path), 0.0)
+    file = output / "evaluation" / "model7.json"
+    printed = CliRunner().invoke(eeve, ["compare", str(file), str(file), "--model", "stage 3"])
+    assert printed.exit_code == 1 and "leave it out" in printed.output
+    printed = CliRunner().invoke(eeve, ["compare", str(file), str(output), "--model", "stage 3"])
+    assert printed.exit_code == 0, printed.output
