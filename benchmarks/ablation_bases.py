@@ -154,7 +154,7 @@ def share_rows(base: Base, model, tokenizer, start: int) -> torch.Tensor:
     head = model.get_output_embeddings().weight.detach()[:start].float().clone()
     model.eval()
     hidden, targets = new_rows.states(model, tokenizer, list(documents("korean", "fit")), FIT_TOKENS)
-    fit = new_rows.Fit(hidden, targets, head, pieces, start)
+    fit = new_rows.Fit(hidden, targets, pieces, start)
     held = new_rows.held_out("korean", "choose", base.watched)
     seen = new_rows.states(model, tokenizer, held)
     size = sum(len(each.encode()) for each in held)

@@ -33,7 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks.small_base import random_model, write_tokenizer
+from eeve_axolotl.calibration import NewRows, States
 from eeve_axolotl.embeddings import first_character, initialise, speller, subwords, truncated
+from eeve_axolotl.evaluation.scoring import windows_of, with_bos
+from eeve_axolotl.rows import untie
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPORA = Path(os.environ.get("EEVE_CORPORA", ROOT.parent / "shared" / "corpora"))
@@ -97,11 +100,8 @@ def held_out(language: str, name: str, count: int) -> list[str]:
 
 def windows(tokenizer, texts: list[str], length: int = LENGTH) -> Iterator[list[int]]:
     """The ids of each text behind one token of context, in windows that share a token."""
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     for text in texts:
-        ids = [first, *tokenizer(text, add_special_tokens=False).input_ids]
-        for start in range(0, len(ids) - 1, length - 1):
-            yield ids[start : start + length]
+        yield from windows_of(with_bos(tokenizer, text), length)
 
 
 # --- Bases and tokenizers ---
@@ -125,15 +125,8 @@ def base_of(arguments) -> tuple[torch.nn.Module, object]:
         if not (target / "config.json").exists():
             train_small_base(target)
     model = AutoModelForCausalLM.from_pretrained(target, dtype=getattr(torch, arguments.dtype))
-    if model.config.tie_word_embeddings:
-        untie(model)
+    untie(model)
     return model.eval(), AutoTokenizer.from_pretrained(target)
-
-
-def untie(model) -> None:
-    """The head gets a matrix of its own with the same values."""
-    model.config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(model.get_input_embeddings().weight.detach().clone())
 
 
 def extended_tokenizer(base: Path, directory: Path):
@@ -251,29 +244,18 @@ def score(head: torch.Tensor, hidden, targets, size: int, start: int, stop: int)
 class Fit:
     """What the rules that read text know: states of the extended model at the fit text, and which token followed.
 
-    The states' second moments give a direction whose product with any state is near 1: a bias, for a head without one.
+    Shares, and the direction that stands for a bias, are those of `axolotl eeve start`, whose rule is `share`.
     """
 
-    def __init__(
-        self, hidden: torch.Tensor, targets: torch.Tensor, base, pieces: list[list[int]], start: int
-    ):
+    def __init__(self, hidden: torch.Tensor, targets: torch.Tensor, pieces: list[list[int]], start: int):
         self.hidden, self.targets, self.start, self.pieces = hidden, targets, start, pieces
-        self.moments = (hidden.T @ hidden) / len(hidden)
-        width = hidden.shape[1]
-        ridge = 1e-3 * self.moments.trace() / width * torch.eye(width)
-        self.inverse = torch.linalg.inv(self.moments + ridge)
-        self.one = self.inverse @ hidden.mean(0)
-        counts = torch.bincount(targets, minlength=start + len(pieces)).double()
-        self.counts = counts
-        # The base's tokens of the same text: how often each begins a token of the new segmentation.
-        self.begins = counts[:start].clone()
-        for n, ids in enumerate(pieces):
-            self.begins[ids[0]] += counts[start + n]
-
-    def log_share(self) -> torch.Tensor:
-        """log of (count of the token / count of its first subword at a token's begin), a token unseen as half a one."""
-        own = self.counts[self.start :].clamp(min=0.5)
-        return torch.log(own / self.begins[[ids[0] for ids in self.pieces]].clamp(min=1.0)).float()
+        states = States.none(start + len(pieces), hidden.shape[1])
+        states.add(hidden, targets)
+        self.moments = states.moments / len(hidden)
+        self.one = states.direction()
+        self.counts = states.counts
+        new = NewRows([start + n for n in range(len(pieces))], [ids[0] for ids in pieces])
+        self.log_shares = new.log_shares(self.counts, start)
 
 
 def output_rows(
@@ -290,7 +272,7 @@ def output_rows(
     if rule == "gaussian":
         noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
         return base_head.mean(0) + noise * base_head.std(0)
-    share = fit.log_share() + shift
+    share = fit.log_shares + shift
     if rule == "share":
         return first + share[:, None] * fit.one
     if rule == "discriminant":
@@ -306,7 +288,7 @@ def discriminant(fit: Fit, share: torch.Tensor, prior: float = 50.0) -> torch.Te
     """
     width, rows = fit.hidden.shape[1], len(fit.pieces)
     sums = torch.zeros(fit.start + rows, width).index_add_(0, fit.targets, fit.hidden)
-    seen = fit.counts.float()
+    seen = fit.counts
     family = torch.arange(fit.start + rows)
     family[fit.start :] = torch.tensor([ids[0] for ids in fit.pieces])
     of_family = torch.zeros(fit.start, width).index_add_(0, family, sums)
@@ -376,7 +358,7 @@ def measure(arguments) -> None:
 
     began = time.perf_counter()
     hidden, targets = states(model, tokenizer, documents("korean", "fit"), arguments.fit_tokens)
-    fit = Fit(hidden, targets, base_head, pieces, start)
+    fit = Fit(hidden, targets, pieces, start)
     print(f"{len(hidden):,} states in {time.perf_counter() - began:.0f} s", flush=True)
     trunk = sum(p.numel() for p in model.model.layers.parameters())
     cost = 2 * trunk * len(hidden)
