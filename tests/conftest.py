@@ -111,34 +111,20 @@ def base_tokenizer(base_tokenizer_directory):
     return AutoTokenizer.from_pretrained(base_tokenizer_directory)
 
 
+SMALL = 350
+"""Tokens of the small tokenizer: bytes, letters and some words."""
+
+
 @pytest.fixture(scope="session")
 def small_tokenizer_directory(tmp_path_factory) -> Path:
     """A tokenizer of SOLAR's kind with a few hundred tokens: SOLAR's own takes half of a tiny run's time."""
     from benchmarks.small_base import write_tokenizer
 
     directory = tmp_path_factory.mktemp("small_tokenizer")
-    words = (
-        "the",
-        "school",
-        "is",
-        "quiet",
-        "now",
-        "and",
-        "what",
-        "we",
-        "write",
-        "here",
-        "comes",
-        "from",
-        "nowhere",
-    )
+    words = "the school is quiet now and what we write here comes from nowhere".split()
     lines = [" ".join(words[number % 13 :] + words[: number % 7]) for number in range(91)]
     write_tokenizer(directory, lines, SMALL)
     return directory
-
-
-SMALL = 350
-"""Tokens of the small tokenizer: bytes, letters and some words."""
 
 
 @pytest.fixture(scope="session")

@@ -191,21 +191,17 @@ def killed(directory: Path, until: Callable[[], bool]) -> bool:
     return end() == -signal.SIGKILL
 
 
-@pytest.mark.both_versions
-def test_killed_at_many_moments_it_ends_with_the_same_weights_and_records(ground, whole, request):
-    """At ten moments and more; at three on the version of Axolotl that is tried besides the one that pip chooses."""
-    few = request.config.getoption("markexpr") == "both_versions"
-    wanted, least = (3, 2) if few else (10, 5)  # kills, and kinds of moments among them
+def test_killed_at_many_moments_it_ends_with_the_same_weights_and_records(ground, whole):
     source = random.Random(20)
     uninterrupted = float((whole / "seconds").read_text())  # on a slow machine moments lie further apart
     kills, hit, copies = 0, set(), 0
-    while kills < wanted or len(hit) < least:
+    while kills < 10 or len(hit) < 5:
         # A quick machine is done before it was killed often enough: then once more from the beginning.
         copies += 1
         assert copies <= 4 and kills < 30, (kills, hit)
         directory = copy(ground, f"killed{copies}")
         ended = False
-        while not ended and kills < 30 and (kills < wanted or len(hit) < least):
+        while not ended and kills < 30 and (kills < 10 or len(hit) < 5):
             # Each time later than the last, so that a machine that has become slow gets further all the same.
             deadline = time.monotonic() + uninterrupted * source.uniform(0.03, 0.3) * 1.15**kills
 
@@ -220,6 +216,26 @@ def test_killed_at_many_moments_it_ends_with_the_same_weights_and_records(ground
             kills += not ended
         run(directory)
         assert results(directory) == results(whole)
+
+
+@pytest.mark.both_versions
+def test_killed_in_a_training_and_before_a_merge_is_whole_it_ends_with_the_same_weights_and_records(
+    ground, whole
+):
+    """Two moments that last long enough to be met on any machine."""
+    directory = copy(ground, "killed_twice")
+
+    def has_a_checkpoint_of_stage_2() -> bool:
+        return any(directory.glob("stage3/checkpoints/stage2/checkpoint-*/eeve_whole"))
+
+    def merges() -> bool:
+        return (directory / "stage6/eeve_stage.json").exists()
+
+    for moment in (has_a_checkpoint_of_stage_2, merges):
+        assert killed(directory, moment), f"the chain ended before {moment.__name__}"
+    assert not (directory / "stage6/merged/eeve_stage.json").exists()
+    run(directory)
+    assert results(directory) == results(whole)
 
 
 # --- refused ---

@@ -16,22 +16,12 @@ pytestmark = pytest.mark.e2e
 
 
 def test_stage_1_trains_from_a_started_model(ground):  # noqa: F811
-    arguments = [
-        "--tokenizer",
-        "tokenizer",
-        "--text",
-        "text.jsonl",
-        "--tokens",
-        "2000",
-        "--output",
-        "started",
-    ]
+    arguments = "--tokenizer tokenizer --text text.jsonl --tokens 2000 --output started".split()
     done = axolotl(ground, "eeve", "start", "./base", *arguments)
     assert done.returncode == 0 and "give it to stage 1 as base_model" in done.stdout, done.stdout[-2000:]
     done = axolotl(ground, "train", write_recipe(ground, 1, "./started"), "--launcher", "python")
-    assert done.returncode == 0 and "initialised no rows: the checkpoint has all" in done.stdout, done.stdout[
-        -2000:
-    ]
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "initialised no rows: the checkpoint has all" in done.stdout
     before, after = (load_file(ground / each / "model.safetensors") for each in ("started", "stage1"))
     assert torch.equal(before["lm_head.weight"], after["lm_head.weight"])
     name = "model.embed_tokens.weight"

@@ -311,9 +311,8 @@ def test_a_sentence_is_shown_as_both_tokenizers_cut_it(tmp_path):
     chain = json.loads((output / "eeve_pipeline.json").read_text())
     chain["texts"] = {"Korean": str(held_out), "English": str(tmp_path / "gone.jsonl")}
     (output / "eeve_pipeline.json").write_text(json.dumps(chain))
-    report.write(
-        output
-    )  # a sentence of the text says more than a prompt, and a text that is gone says nothing
+    # A sentence of the text says more than a prompt, and a text that is gone says nothing.
+    report.write(output)
     rows = table(markdown(output), "", "옛날옛날에.")
     assert rows[1] == ["after: 3 tokens", "`옛날` `옛날` `에`"]
 
