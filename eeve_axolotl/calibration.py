@@ -22,11 +22,10 @@ from eeve_axolotl.evaluation.inspection import load, within_context
 from eeve_axolotl.evaluation.scoring import score, stream_texts, windows_of, with_bos
 from eeve_axolotl.files import LEFT_BY_A_KILL, check_writable, replacing, write_json
 from eeve_axolotl.records import MARK, RECORD, START, is_ours
-from eeve_axolotl.tokenizer_files import find, travel_with_tokenizers
+from eeve_axolotl.tokenizer_files import travel_with_tokenizers
 from eeve_axolotl.version import __version__
-from eeve_axolotl.vocabulary import id_count, manifest_base_size, resolve
+from eeve_axolotl.vocabulary import id_count, manifest_base_size, resolve, tokenizer_beside
 
-OF_A_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of them
 SHIFTS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)  # nats
 HELD_OUT = 5  # every so many documents of each text are for choosing, and are not counted
 RIDGE = 1e-3  # of the mean of the states' second moments
@@ -132,9 +131,8 @@ def start(
                 f"{base} has one matrix for both embeddings, so an output row cannot start on its own; give --untie"
             )
         rows.untie(model)
-    embeddings.initialise(
-        model, words, base_size, base_size
-    )  # of a padded vocabulary too, whose rows are there
+    # Once more: `load` leaves the rows of a padded vocabulary, and a head untied since then has the input rows' start.
+    embeddings.initialise(model, words, base_size, base_size)
     setattr(model.config, MARK, {"base_vocab_size": base_size, "vocab_size": size})
     found = calibrate(model, words, base_size, documents(texts), tokens=tokens, max_length=max_length)
     with replacing(output, is_ours) as directory:
@@ -312,14 +310,5 @@ def _check_extends(base: str, tokenizer: str, words, base_size: int) -> None:
         needs_new_rows=True,
         manifest=base_size,
         mark=mark or None,
-        base_tokenizer=_tokenizer_beside(base),
+        base_tokenizer=tokenizer_beside(base),
     )
-
-
-def _tokenizer_beside(base: str):
-    """The base's own tokenizer; None where there is none to compare."""
-    from transformers import AutoTokenizer
-
-    if not any(find(base, name) for name in OF_A_TOKENIZER):  # some classes make one of nothing (Phi's)
-        return None
-    return AutoTokenizer.from_pretrained(base)

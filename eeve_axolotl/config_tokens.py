@@ -17,7 +17,6 @@ from eeve_axolotl.vocabulary import Vocabulary, id_count
 LOG = logger("tokens")
 
 _ADD = ("tokens", "special_tokens")
-_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "spiece.model", "vocab.txt")
 _RENAME = "added_tokens_overrides"
 
 
@@ -107,16 +106,7 @@ def _tokenizer_beside(cfg: Mapping[str, Any]) -> Any:
     base = str(cfg.get("base_model") or "")
     if not cfg.get("tokenizer_config") or cfg["tokenizer_config"] == base:
         return None
-    # Where there are no files, transformers makes a tokenizer of nothing for some architectures (Phi's).
-    if os.path.isdir(base) and not any(os.path.isfile(os.path.join(base, name)) for name in _FILES):
-        return None
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(base, revision=cfg.get("revision_of_model") or "main")
-    except (OSError, ValueError) as error:
-        LOG.info("no tokenizer beside %s to compare with (%s)", base, type(error).__name__)
-        return None
+    return vocabulary.tokenizer_beside(base, cfg.get("revision_of_model") or "main")
 
 
 def _plain(cfg: Mapping[str, Any]) -> Any:

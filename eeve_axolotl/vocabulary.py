@@ -6,11 +6,25 @@ here always the number of ids that it spans, one more than the highest, and new 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.logs import logger
 from eeve_axolotl.records import TOKENIZER_FILE, TOKENIZER_MANIFEST, read
+
+LOG = logger("vocabulary")
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "tekken.json",
+    "spiece.model",
+    "vocab.txt",
+)
 
 
 def id_count(tokenizer) -> int:
@@ -41,6 +55,20 @@ class Vocabulary:
     def mark(self) -> dict[str, int]:
         """What to write in the model's config, so that the next stage knows its rows."""
         return {"base_vocab_size": self.base_size, "vocab_size": self.size}
+
+
+def tokenizer_beside(base: str, revision: str = "main") -> Any:
+    """The base model's own tokenizer, to hold an extended one against; None where there is none to compare."""
+    # Where there are no files, transformers makes a tokenizer of nothing for some architectures (Phi's).
+    if os.path.isdir(base) and not any(os.path.isfile(os.path.join(base, name)) for name in _TOKENIZER_FILES):
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(base, revision=revision)
+    except (OSError, ValueError) as error:
+        LOG.info("no tokenizer beside %s to compare with (%s)", base, type(error).__name__)
+        return None
 
 
 def manifest_base_size(tokenizer: str | Path) -> int | None:

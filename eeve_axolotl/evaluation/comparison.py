@@ -12,6 +12,7 @@ import torch
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.records import FIGURES, read
 from eeve_axolotl.report.collect import collect
+from eeve_axolotl.report.figures import duration, number, total
 from eeve_axolotl.tables import plain_table
 
 RESAMPLES = 10_000
@@ -25,7 +26,7 @@ class Evaluated:
 
     name: str
     texts: Mapping[str, Mapping]
-    tokens: int | None = None
+    tokens: float | None = None
     seconds: float | None = None
 
 
@@ -56,8 +57,8 @@ def find(place: str | Path, model: str | None = None) -> Evaluated:
     return Evaluated(
         f"{place}, {chosen}",
         found.figures.get("texts") or {},
-        sum(each.tokens or 0 for each in before) or None,
-        sum(each.seconds or 0.0 for each in before) or None,
+        total([each.tokens for each in before]),
+        total([each.seconds for each in before]),
     )
 
 
@@ -94,17 +95,17 @@ def compare(first: Mapping[str, Mapping], second: Mapping[str, Mapping]) -> list
     Args:
         first, second: figures by text, as `axolotl eeve evaluate` writes them (`texts`).
     """
-    names = [name for name in first if name in second and _bits(first[name]) and _bits(second[name])]
+    names = [
+        name
+        for name in first
+        if name in second and first[name].get("bits_per_byte") and second[name].get("bits_per_byte")
+    ]
     if not names:
         raise EEVEError(
             f"the two have no text in common ({', '.join(first) or 'none'}; {', '.join(second) or 'none'}); evaluate both "
             "on texts of the same names"
         )
     return [_on_one(name, first[name], second[name]) for name in names]
-
-
-def _bits(figures: Mapping) -> float | None:
-    return figures.get("bits_per_byte")
 
 
 def _on_one(name: str, first: Mapping, second: Mapping) -> Compared:
@@ -157,12 +158,9 @@ def told(first: str | Path, second: str | Path, model: str | None = None, as_jso
 
 def table(first: Evaluated, second: Evaluated, found: list[Compared]) -> str:
     """What both needed, and the difference text by text with its interval, as text for a terminal."""
-    rows: list[tuple[object, ...]] = [("", "trained on tokens", "seconds")]
+    rows: list[tuple[object, ...]] = [("", "trained on tokens", "in")]
     for letter, side in (("A", first), ("B", second)):
-        tokens = "?" if side.tokens is None else f"{side.tokens:,}"
-        rows.append(
-            (f"{letter}: {side.name}", tokens, "?" if side.seconds is None else f"{side.seconds:,.0f}")
-        )
+        rows.append((f"{letter}: {side.name}", number(side.tokens), duration(side.seconds)))
     lines: list[tuple[object, ...]] = [
         ("bits per byte", "A", "B", "A less B", "95 % interval", "fewer bits"),
     ]

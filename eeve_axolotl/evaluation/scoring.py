@@ -44,14 +44,22 @@ class DocumentScores:
 
 @dataclass
 class TextScore:
-    """A model's figures on one text; `nats` is the summed negative log-likelihood of all its tokens."""
+    """A model's figures on one text."""
 
-    nats: float = 0.0
     tokens: int = 0
     characters: int = 0
-    bytes: int = 0
     new_tokens: NewTokenScore | None = None
     documents: DocumentScores = field(default_factory=DocumentScores)
+
+    @property
+    def nats(self) -> float:
+        """Of all documents."""
+        return sum(self.documents.nats)
+
+    @property
+    def bytes(self) -> int:
+        """Of all documents."""
+        return sum(self.documents.bytes)
 
     @property
     def bits_per_byte(self) -> float:
@@ -102,8 +110,7 @@ def stream_texts(path: str | Path, limit: int | None = None) -> Iterator[str]:
     """
     if not Path(path).exists():
         raise EEVEError(f"the held-out text {path} does not exist; give the path of a JSON-lines file")
-    documents = (document for shard in Source(path=str(path)).shards() for document in shard.documents())
-    for document in itertools.islice(documents, limit):
+    for document in itertools.islice(Source(path=str(path)).stream(), limit):
         yield document.text
 
 
@@ -155,7 +162,6 @@ def score(
         content.update(len(encoded).to_bytes(8, "big") + encoded)
         result.tokens += len(ids) - 1
         result.characters += len(text)
-        result.bytes += len(encoded)
         result.documents.bytes.append(len(encoded))
         result.documents.nats.append(0.0)
         waiting.extend(_Window(number, window) for window in windows_of(ids, max_length))
@@ -214,9 +220,7 @@ def _add(result: TextScore, model, windows: list[_Window], firsts: torch.Tensor 
             _count_new(new, rows.argmax(-1), targets, firsts)
     of_windows = torch.cat(nats).split([len(each.ids) - 1 for each in windows])
     for window, of_window in zip(windows, of_windows, strict=True):
-        total = float(of_window.sum())
-        result.nats += total
-        result.documents.nats[window.document] += total
+        result.documents.nats[window.document] += float(of_window.sum())
 
 
 def _count_new(

@@ -69,10 +69,11 @@ class Chain:
             if begin is not None:
                 self.forget_from(begin)
             self.check_unchanged()
-            ahead = [task for task in self.tasks.in_order() if task.trains and not task.done]
+            tasks = list(self.tasks.in_order())
+            ahead = [task for task in tasks if task.trains and not task.done]
             known = all(task.steps for task in ahead)
             with Display(
-                total=len(list(self.tasks.in_order())),
+                total=len(tasks),
                 ahead=sum(task.steps for task in ahead) if known else None,
                 price_per_hour=self.settings.price_per_hour,
             ) as display:

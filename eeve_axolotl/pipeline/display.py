@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
@@ -16,26 +17,25 @@ LINES = 10  # of a training in a log that is not a terminal
 INDENT = " " * 8
 
 
+@dataclass
 class Pace:
     """How quick a training is, from the steps that it told. The first starts the clock: what came before was loading."""
 
-    def __init__(self) -> None:
-        self._first: int | None = None
-        self._last = 0
-        self._begun = self._now = 0.0
+    first: tuple[int, float] | None = None  # a step and its moment
+    last: tuple[int, float] | None = None
 
     def told(self, step: int) -> None:
         """Step `step` has just been done."""
-        self._now = time.monotonic()
-        if self._first is None:
-            self._first, self._begun = step, self._now
-        self._last = step
+        self.last = step, time.monotonic()
+        self.first = self.first or self.last
 
     @property
     def seconds_per_step(self) -> float | None:
         """None until two steps were told."""
-        steps = self._last - (self._last if self._first is None else self._first)
-        return (self._now - self._begun) / steps if steps > 0 and self._now > self._begun else None
+        if self.first is None or self.last is None:
+            return None
+        steps, seconds = self.last[0] - self.first[0], self.last[1] - self.first[1]
+        return seconds / steps if steps > 0 and seconds > 0 else None
 
 
 class Display:

@@ -104,5 +104,4 @@ def _source(path: str, columns: tuple[str, ...]) -> Source:
 
 
 def _first(sources: list[Source]) -> Iterator[str]:
-    documents = (each.text for source in sources for shard in source.shards() for each in shard.documents())
-    return itertools.islice(documents, LOOKED_AT)
+    return itertools.islice((each.text for source in sources for each in source.stream()), LOOKED_AT)

@@ -51,8 +51,7 @@ def _first_sentences(places: Iterable[str]) -> list[str]:
     found = []
     for place in places:
         try:
-            documents = (each for shard in Source(path=place).shards() for each in shard.documents())
-            text = next((document.text for document in documents if document.text.strip()), "")
+            text = next((each.text for each in Source(path=place).stream() if each.text.strip()), "")
         except (EEVEError, OSError):
             continue
         line = text.strip().splitlines()[0] if text.strip() else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import model_validator
@@ -12,7 +12,7 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.paths import files_below, matching
 from eeve_axolotl.sources.datasets import SAVED, dataset_shards
 from eeve_axolotl.sources.files import FileShard, as_what, is_text
-from eeve_axolotl.sources.shard import Shard, SourceKeys
+from eeve_axolotl.sources.shard import Document, Shard, SourceKeys
 
 
 class Source(SourceKeys):
@@ -33,6 +33,10 @@ class Source(SourceKeys):
         """
         self._check_path()
         return self._shards_of_files() if self.split is None else dataset_shards(self)
+
+    def stream(self) -> Iterator[Document]:
+        """The documents of all shards, one in memory at a time. Raises EEVEError as they do."""
+        return (document for shard in self.shards() for document in shard.documents())
 
     def files(self) -> list[Path]:
         """The files that a source without `split` names, sorted; empty if there are none.
