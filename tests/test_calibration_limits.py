@@ -31,8 +31,11 @@ def test_every_text_is_chosen_on_and_counted_however_many_there_are(ground, tmp_
         lines = itertools.chain.from_iterable((f"{name} {n}", "") for n in range(20))
         path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
         paths.append(str(path))
-    held, _ = read(ground, calibration.documents(paths), 10_000)
+    held, states = read(ground, calibration.documents(paths), 10_000)
     assert sorted(held) == sorted(f"{name} {n}" for name in "abcde" for n in (4, 9, 14, 19))
+    words = AutoTokenizer.from_pretrained(ground / "tokenizer")
+    others = [f"{name} {n}" for name in "abcde" for n in range(20) if n % 5 != 4]
+    assert states.number == sum(len(with_bos(words, each)) - 1 for each in others)  # none that is chosen on
 
 
 def test_a_long_document_is_read_as_far_as_its_part_goes(ground):  # noqa: F811
