@@ -29,6 +29,7 @@ class Base:
     lora_rank: int = 16
     documents: int = 100  # of the final part in each language, their first 500 bytes
     watched: int = 8  # of the part for choosing, for curves and rates
+    fit_tokens: int = 100_000  # read by the rule `share`
 
     @property
     def path(self) -> Path:
@@ -134,29 +135,29 @@ def load(base: Base, extended: bool, output: str):
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     initialise(model, tokenizer, start, start, "first_character" if output == "share" else output)
     if output == "share":
-        rows = share_rows(base, model, tokenizer, start)
+        rows = share_rows(base, model, tokenizer, start, base.path.parent / "share_rows.pt")
         with torch.no_grad():
             model.get_output_embeddings().weight[start : start + len(rows)] = rows
     return model, tokenizer, start
 
 
-FIT_TOKENS = 100_000  # read by the rule `share`
+def share_rows(base: Base, model, tokenizer, start: int, kept: Path | None) -> torch.Tensor:
+    """The output rows that benchmarks/new_rows.py calls `share`; their constant is chosen on the part for choosing.
 
-
-def share_rows(base: Base, model, tokenizer, start: int) -> torch.Tensor:
-    """The output rows that benchmarks/new_rows.py calls `share`; their constant is chosen on the part for choosing."""
-    kept = base.path.parent / "share_rows.pt"
-    if kept.exists():
+    Kept in a file, where one is given, and taken from it the next time.
+    """
+    if kept and kept.exists():
         return torch.load(kept)
     spell = speller(truncated(tokenizer, start))
     pieces = subwords(tokenizer, start)
     firsts = [first_character(ids, spell) for ids in pieces]
     head = model.get_output_embeddings().weight.detach()[:start].float().clone()
     model.eval()
-    hidden, targets = new_rows.states(model, tokenizer, list(documents("korean", "fit")), FIT_TOKENS)
-    fit = new_rows.Fit(hidden, targets, pieces, start)
     held = new_rows.held_out("korean", "choose", base.watched)
-    seen = new_rows.states(model, tokenizer, held)
+    with torch.autocast("cpu", torch.bfloat16, enabled=base.bfloat16):
+        hidden, targets = new_rows.states(model, tokenizer, list(documents("korean", "fit")), base.fit_tokens)
+        seen = new_rows.states(model, tokenizer, held)
+    fit = new_rows.Fit(hidden, targets, pieces, start)
     size = sum(len(each.encode()) for each in held)
     tried = {}
     for shift in new_rows.SHIFTS["share"]:
@@ -164,5 +165,6 @@ def share_rows(base: Base, model, tokenizer, start: int) -> torch.Tensor:
         bits = new_rows.score(torch.cat([head, rows]), *seen, size, start, start + len(rows)).bits
         tried[shift] = (bits, rows)
     rows = min(tried.values(), key=lambda each: each[0])[1]
-    torch.save(rows, kept)
+    if kept:
+        torch.save(rows, kept)
     return rows

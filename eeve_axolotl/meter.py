@@ -1,20 +1,23 @@
-"""How far a long step is: a bar on a terminal, and elsewhere a line now and then."""
+"""How far a long step is: a bar on a terminal, elsewhere a line now and then; and a chain that started it is told."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from logging import Logger
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from eeve_axolotl import progress
+
 Reading = tuple[float | None, int]
 """The share that is done (None where it is not known), and the bytes that are."""
 
 _DRAWN = 0.5  # seconds between two pictures of a bar
+_TOLD = 1.0  # seconds between two lines for a chain
 
 
 class Meter:
@@ -54,9 +57,22 @@ class Meter:
         """Go on to another part of the step, of which it is not known how far it is."""
         self._what, self._reading, self._started = what, (None, 0), self._clock()
 
+    def reading(self, texts: Iterable[str]) -> Iterator[str]:
+        """`texts`; notes how many bytes of them are read."""
+        size = 0
+        for text in texts:
+            yield text
+            size += len(text.encode("utf-8", "surrogatepass"))
+            self.at(None, size)
+
     def line(self) -> str:
         """How far it is, in words."""
-        share, size = self._ask() if self._ask else self._reading
+        return self._line(*self._now())
+
+    def _now(self) -> Reading:
+        return self._ask() if self._ask else self._reading
+
+    def _line(self, share: float | None, size: int) -> str:
         gone = self._clock() - self._started
         said = [] if share is None else [f"{min(share, 1):.0%}"]
         if size:
@@ -76,16 +92,32 @@ class Meter:
         self._thread.join()
 
     def _tell(self) -> None:
-        if not self._console.is_terminal:
+        if progress.asked():
+            self._tell_chain()
+        elif not self._console.is_terminal:
             while not self._done.wait(self._every):
                 self._log.info("%s", self.line())
-            return
+        else:
+            self._draw()
+
+    def _tell_chain(self) -> None:
+        """Often for the chain, which shows it; now and then for the log that it keeps."""
+        said = self._clock()
+        while not self._done.wait(_TOLD):
+            share, size = self._now()
+            line = self._line(share, size)
+            progress.tell(progress.LongStep(line, share))
+            if self._clock() - said >= self._every:
+                said = self._clock()
+                self._log.info("%s", line)
+
+    def _draw(self) -> None:
         columns = (BarColumn(bar_width=12), TextColumn("{task.description}"))
         with Progress(*columns, console=self._console, transient=True, redirect_stdout=False) as bar:
             task = bar.add_task(self.line(), total=None)
             while not self._done.wait(_DRAWN):
-                share = (self._ask() if self._ask else self._reading)[0]
-                bar.update(task, description=self.line(), completed=min(share or 0.0, 1.0))
+                share, size = self._now()
+                bar.update(task, description=self._line(share, size), completed=min(share or 0.0, 1.0))
                 if share is not None:
                     bar.update(task, total=1.0)
 

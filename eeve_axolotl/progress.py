@@ -1,6 +1,6 @@
-"""How a training process tells the chain that started it how far it is: one JSON object a line, in a file.
+"""How a process tells the chain that started it how far it is: one JSON object a line, in a file.
 
-The chain names the file in an environment variable, the trainer appends to it, and the chain reads it as it grows.
+The chain names the file in an environment variable, the process appends to it, and the chain reads it as it grows.
 """
 
 from __future__ import annotations
@@ -30,13 +30,31 @@ class LoggedStep:
     tokens_per_step: int
 
 
-def tell(step: LoggedStep) -> None:
+@dataclass(frozen=True)
+class LongStep:
+    """How far a long step is that trains nothing. Its fields are the keys of a line."""
+
+    line: str
+    """In words: "counting words: 12%, 3.4 MB, ..."."""
+    share: float | None
+    """What is done of it, from 0 to 1; None where that is not known."""
+
+
+Told = LoggedStep | LongStep
+
+
+def asked() -> bool:
+    """Whether a chain started this process and listens."""
+    return bool(os.environ.get(VARIABLE))
+
+
+def tell(step: Told) -> None:
     """Append `step` to the chain's file; do nothing where no chain started this process."""
     path = os.environ.get(VARIABLE)
     if not path:
         return
     content = asdict(step)
-    if step.loss is not None and not math.isfinite(step.loss):
+    if isinstance(step, LoggedStep) and step.loss is not None and not math.isfinite(step.loss):
         content["loss"] = None  # JSON has no word for it
     with (
         suppress(OSError),
@@ -52,8 +70,8 @@ class Reader:
         self._path = path
         self._read = 0  # bytes
 
-    def new(self) -> Iterator[LoggedStep]:
-        """The steps since the last call. A line that is not whole yet is left for the next."""
+    def new(self) -> Iterator[Told]:
+        """What was told since the last call. A line that is not whole yet is left for the next."""
         if not self._path.is_file():
             return
         with self._path.open("rb") as lines:
@@ -63,4 +81,5 @@ class Reader:
         self._read += len(whole) + 1 if whole else 0
         for line in whole.splitlines():
             with suppress(ValueError, TypeError):  # a line that a full disk cut off
-                yield LoggedStep(**json.loads(line))
+                content = json.loads(line)
+                yield LongStep(**content) if "line" in content else LoggedStep(**content)

@@ -7,6 +7,7 @@ import time
 import pytest
 from rich.console import Console
 
+from eeve_axolotl import progress
 from eeve_axolotl.meter import Meter
 
 LOG = logging.getLogger("axolotl.eeve.test")
@@ -76,3 +77,34 @@ def test_on_a_terminal_there_is_a_bar_and_no_line(caplog):
 def test_what_goes_wrong_in_the_step_comes_out():
     with pytest.raises(ZeroDivisionError), Meter("long", LOG):
         1 / 0  # noqa: B018
+
+
+def test_texts_are_read_through():
+    meter = Meter("reading", LOG)
+    readings = []
+    for text in meter.reading(["가", "ab"]):
+        readings.append((text, meter.line().split(",")[0]))
+    assert readings == [("가", "reading: 0:00 gone"), ("ab", "reading: 0.0 MB")]
+    assert meter._reading == (None, 5)
+
+
+def test_a_chain_that_started_the_step_is_told_how_far_it_is_and_its_log_now_and_then(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("eeve_axolotl.meter._TOLD", 0.01)
+    monkeypatch.setenv(progress.VARIABLE, str(tmp_path / "told"))
+    reader, told = progress.Reader(tmp_path / "told"), []
+
+    def some_more() -> bool:
+        told.extend(reader.new())
+        return len(told) >= 3
+
+    # On a terminal too: it is the chain's to draw on.
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with Meter("reading", LOG, lambda: (0.25, 3_000_000), every=3600, console=console):
+        until(some_more)
+    assert told[0].share == 0.25 and told[0].line.startswith("reading: 25%, 3.0 MB")
+    assert not caplog.messages and not console.file.getvalue()
+    with Meter("reading", LOG, every=0, console=console):
+        until(lambda: caplog.messages)

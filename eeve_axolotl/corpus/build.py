@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from eeve_axolotl.corpus import steps
 from eeve_axolotl.corpus.plan import Plan, make_plan
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import check_writable
+from eeve_axolotl.logs import logger
+from eeve_axolotl.meter import Meter, Reading
+
+LOG = logger("corpus")
 
 
 def build(settings: CorpusSettings) -> Path:
@@ -47,7 +49,7 @@ def build(settings: CorpusSettings) -> Path:
         if settings.executor.kind == "slurm":
             executor.run()
             continue
-        with _Completed(link.name, link.tasks, folder / "log" / "completions"):
+        with Meter(f"corpus, {link.name}", LOG, functools.partial(_completed, folder, link.tasks)):
             _run(executor, folder, link.tasks)
     return output
 
@@ -130,32 +132,11 @@ def _run(executor: PipelineExecutor, folder: Path, tasks: int) -> None:
         raise RuntimeError(f"{len(left)} of {tasks} tasks did not finish; see {folder / 'log' / 'logs'}")
 
 
+def _completed(folder: Path, tasks: int) -> Reading:
+    """What a meter is told: the share of the step's tasks that have completed."""
+    return sum(1 for _ in (folder / "log" / "completions").glob("*")) / tasks, 0
+
+
 def _raise_told(folder: Path) -> None:
     for told in sorted(folder.glob("*.error")):
         raise EEVEError(told.read_text(encoding="utf-8"))
-
-
-class _Completed(Progress):
-    """A bar of the tasks that have completed, looked up whenever it is drawn; nothing when not on a terminal."""
-
-    def __init__(self, name: str, tasks: int, completions: Path):
-        super().__init__(
-            TextColumn("{task.description:10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            refresh_per_second=2,
-            disable=not sys.stderr.isatty(),
-            # Workers have the streams as they were when they were started.
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._completions = completions
-        self.add_task(name, total=tasks)
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar as it is now."""
-        for bar in self.task_ids:  # none yet, while it is made
-            self.update(bar, completed=sum(1 for _ in self._completions.glob("*")))
-        return super().get_renderables()

@@ -12,10 +12,14 @@ from eeve_axolotl.errors import EEVEError, if_offline
 from eeve_axolotl.evaluation.scoring import score, stream_texts
 from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings, subject
 from eeve_axolotl.files import write_json
+from eeve_axolotl.logs import logger
+from eeve_axolotl.meter import Meter
 from eeve_axolotl.records import FIGURES, MARK, read
 from eeve_axolotl.rows import row_count
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.vocabulary import id_count, manifest_base_size
+
+LOG = logger("evaluation")
 
 
 def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "auto"):
@@ -87,23 +91,25 @@ def inspect(
     """
     max_length = within_context(model, max_length)
     firsts = first_subwords(tokenizer, base_size) if base_size is not None else None
-    scores = {
-        name: score(
-            model,
-            tokenizer,
-            stream_texts(path, limit),
-            first_subwords=firsts,
-            batch_size=batch_size,
-            max_length=max_length,
-        ).as_dict()
-        for name, path in texts.items()
-    }
+    scores = {}
+    for name, path in texts.items():
+        with Meter(f"scoring {name}", LOG) as meter:
+            scores[name] = score(
+                model,
+                tokenizer,
+                meter.reading(stream_texts(path, limit)),
+                first_subwords=firsts,
+                batch_size=batch_size,
+                max_length=max_length,
+            ).as_dict()
     start = base_size if firsts else None
+    with Meter("writing samples", LOG):
+        samples = [sample(model, tokenizer, prompt, start) for prompt in prompts]
     return {
         "texts": scores,
         "rows": row_norms(model, start),
         "neighbours": neighbours(model, tokenizer, start) if start else {},
-        "samples": [sample(model, tokenizer, prompt, start) for prompt in prompts],
+        "samples": samples,
     }
 
 

@@ -199,7 +199,7 @@ class Chain:
         """Run the task's command; returns its log. Raises EEVEError in the command's own words if it fails."""
         log = self.output / "logs" / f"{task.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        status = self._launch(task.arguments, log, display.step)
+        status = self._launch(task.arguments, log, display.told)
         if status == -signal.SIGKILL:
             raise EEVEError(
                 f"`axolotl {' '.join(task.arguments)}` was killed, for want of memory perhaps; run the same command "

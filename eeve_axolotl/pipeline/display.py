@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from eeve_axolotl.pipeline.tasks import Task
-from eeve_axolotl.progress import LoggedStep
+from eeve_axolotl.progress import LoggedStep, LongStep, Told
 from eeve_axolotl.report.figures import duration
 
 LINES = 10  # of a training in a log that is not a terminal
+EVERY = 30.0  # seconds between two lines of a long step there
 INDENT = " " * 8
 
 
@@ -39,7 +48,9 @@ class Pace:
 
 
 class Display:
-    """Shows which task is running, its training steps and loss, how quick it is, and how long finished tasks took.
+    """Shows which task is running, how far and how quick it is, and how long it took.
+
+    Of a training it shows steps and loss, of other tasks the long steps that they tell.
 
     Args:
         total: tasks of the chain, done ones included.
@@ -65,6 +76,7 @@ class Display:
         self._current: Task | None = None
         self._begun = 0.0
         self._steps = 0
+        self._said = 0.0
         self._bar: Progress | None = None
 
     def __enter__(self) -> Display:
@@ -83,21 +95,47 @@ class Display:
         self._line(f"[{self._number:2d}/{self._total}] {task.what}{done}")
         self._current = None if task.done else task
         self._begun, self._steps, self._pace = time.monotonic(), 0, Pace()
+        self._said = self._begun
         if self._ahead is not None and not task.done:
             self._ahead -= task.steps  # from here on, those after this task
 
-    def step(self, step: LoggedStep) -> None:
-        """A training step was logged."""
+    def told(self, told: Told) -> None:
+        """The running command has told how far it is."""
         if self._current is None:
             return
-        total = _total_steps(self._current, step)
+        if isinstance(told, LongStep):
+            self._long_step(told)
+        else:
+            self._step(self._current, told)
+
+    def _long_step(self, step: LongStep) -> None:
+        if self._console.is_terminal:
+            self._bar = self._bar or self._new_bar(BarColumn(bar_width=12), TextColumn("{task.description}"))
+            # Without a total, which `update` cannot take back, it is drawn as a bar that moves to and fro.
+            percent = 0 if step.share is None else min(round(100 * step.share), 100)
+            self._bar.reset(TaskID(0), total=None if step.share is None else 100, completed=percent)
+            self._bar.update(TaskID(0), description=step.line)
+            return
+        now = time.monotonic()
+        if now - self._said >= EVERY:
+            self._said = now
+            self._line(f"{INDENT}{step.line}")
+
+    def _step(self, task: Task, step: LoggedStep) -> None:
+        total = _total_steps(task, step)
         loss = "loss not finite" if step.loss is None else f"loss {step.loss:.3f}"
         before, self._steps = self._steps, step.step
         self._pace.told(step.step)
-        loss = "  ".join([loss, *self._how_quick(self._current, step, total)])
+        loss = "  ".join([loss, *self._how_quick(task, step, total)])
         if self._console.is_terminal:
             # Made only now, and for one task: it has a thread, which must not be there when a process is started.
-            self._bar = self._bar or self._new_bar()
+            self._bar = self._bar or self._new_bar(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+            )
             self._bar.update(TaskID(0), completed=step.step, total=total, description=loss)
             return
         every = max(1, (total or 0) // LINES)
@@ -118,16 +156,8 @@ class Display:
             said.append(f"cost {(time.monotonic() - self._started) / 3600 * self._price:,.2f}")
         return said
 
-    def _new_bar(self) -> Progress:
-        bar = Progress(
-            TextColumn(f"{INDENT}step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
+    def _new_bar(self, *columns: ProgressColumn) -> Progress:
+        bar = Progress(TextColumn(INDENT[1:]), *columns, console=self._console, transient=True)
         bar.add_task("")
         bar.start()
         return bar

@@ -1,4 +1,4 @@
-"""Starting one command of the chain: its output goes into a log, its training steps are told as they come."""
+"""Starting one command of the chain: its output goes into a log, and how far it is is told as it goes on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from eeve_axolotl import progress
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.pipeline import keeper
 
-OnStep = Callable[[progress.LoggedStep], None]
-"""Called with each training step whose loss is logged."""
-Launch = Callable[[list[str], Path, OnStep], int]
-"""Runs `axolotl ARGUMENTS` (its output into the file, a call for each step), and returns the exit status."""
+OnTold = Callable[[progress.Told], None]
+"""Called with what a command tells: each training step whose loss is logged, and how far a long step is."""
+Launch = Callable[[list[str], Path, OnTold], int]
+"""Runs `axolotl ARGUMENTS` (its output into the file, a call for what it tells), and returns the exit status."""
 
 PAUSE = 0.05  # seconds between two looks at a running command
 WAIT = 5.0  # seconds for what a chain that was just killed had started
@@ -30,7 +30,7 @@ RAISED = re.compile(r"^(\[rank\d+\]: ?)?[\w.]*(Error|Exception|Interrupt)\b(: .*
 LAUNCHERS = ("ChildFailedError", "CalledProcessError")
 
 
-def launch(arguments: list[str], log: Path, on_step: OnStep) -> int:
+def launch(arguments: list[str], log: Path, on_told: OnTold) -> int:
     """Run `axolotl ARGUMENTS` in a process of its own, which does not outlive this one.
 
     Returns its exit status, negative if a signal ended it.
@@ -49,7 +49,7 @@ def launch(arguments: list[str], log: Path, on_step: OnStep) -> int:
             start_new_session=True,
         )
     try:
-        return watch(process.poll, steps, on_step)
+        return watch(process.poll, steps, on_told)
     finally:  # also on Ctrl-C: leave no training behind, nor workers that outlived it
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -73,19 +73,19 @@ def check_no_orphans(logs: Path) -> None:
 
 
 def steps_file(log: Path) -> Path:
-    """The file beside `log` in which the command tells of its steps (see `progress`): none is there yet."""
+    """The file beside `log` in which the command tells how far it is (see `progress`): none is there yet."""
     path = log.absolute().with_suffix(".steps.jsonl")
     path.unlink(missing_ok=True)  # of the same command before: it was killed, and goes on now
     return path
 
 
-def watch(ended: Callable[[], int | None], steps: Path, on_step: OnStep) -> int:
-    """Tell of the steps in the file `steps` as they come, until `ended` gives an exit status; returns that."""
+def watch(ended: Callable[[], int | None], steps: Path, on_told: OnTold) -> int:
+    """Pass on what comes in the file `steps`, until `ended` gives an exit status; returns that."""
     reader = progress.Reader(steps)
     while True:
         status = ended()  # before reading: after its end a command writes no more
-        for step in reader.new():
-            on_step(step)
+        for told in reader.new():
+            on_told(told)
         if status is not None:
             return status
         time.sleep(PAUSE)

@@ -40,7 +40,7 @@ from eeve_axolotl.tokenizer.rules import Selection, SelectionRules
 from eeve_axolotl.tokenizer.select import select
 from eeve_axolotl.tokenizer.settings import WHERE_AND_HOW, TokenizerSettings
 from eeve_axolotl.tokenizer.token_counts import count_tokens, unreachable
-from eeve_axolotl.tokenizer.watching import WatchedTable, counting, reading
+from eeve_axolotl.tokenizer.watching import WatchedTable, counting
 from eeve_axolotl.tokenizer.words import word_splitter
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import id_count
@@ -199,7 +199,7 @@ def _verify(settings: TokenizerSettings, learned: _Learned) -> _Verified:
     model, file = None, bases.sentencepiece_file(settings.base)
     if file is not None:
         with Meter("checking with SentencePiece", LOG) as meter:
-            corpus = reading((text for shard in learned.shards for text in shard.texts()), meter)
+            corpus = meter.reading(text for shard in learned.shards for text in shard.texts())
             model = spm.verified(file, base, learned.state, selection.tokens, corpus)
     return _Verified(
         tokens_before=before,

@@ -77,15 +77,6 @@ class WatchedTable(WordTable):
             self._meter.at(self._rows / max(1, self.distinct * self._times), self._size)
 
 
-def reading(texts: Iterable[str], meter: Meter) -> Iterator[str]:
-    """`texts`, telling a meter how many bytes of them are read."""
-    size = 0
-    for text in texts:
-        yield text
-        size += _bytes(text)
-        meter.at(None, size)
-
-
 def learning(words: Iterable[tuple[str, int]], total: int, meter: Meter) -> Iterator[tuple[str, int]]:
     """Words and counts that something is trained on, of which there are about `total`.
 

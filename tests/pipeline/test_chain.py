@@ -17,7 +17,7 @@ from eeve_axolotl import progress
 from eeve_axolotl.pipeline import launch
 from eeve_axolotl.pipeline.display import Display
 from eeve_axolotl.pipeline.tasks import Task
-from eeve_axolotl.progress import LoggedStep
+from eeve_axolotl.progress import LoggedStep, LongStep
 
 TRAIN = Task("train", "stage 2: outputs/[x]", False, [], steps=100)
 
@@ -78,8 +78,8 @@ def test_progress_counts_steps_as_the_trainer_does(steps, capsys):
         progress.tell(logged(number))
     with Display(total=1) as display:
         display.task(TRAIN)
-        assert launch.watch(lambda: 0, steps, display.step) == 0
-        display.step(logged(81))
+        assert launch.watch(lambda: 0, steps, display.told) == 0
+        display.told(logged(81))
     printed = capsys.readouterr().err
     assert "[ 1/1] stage 2: outputs/[x]\n" in printed
     assert "step 60/100  loss 2.400" in printed and "step 80/100  loss 2.200" in printed
@@ -91,7 +91,7 @@ def test_on_a_terminal_progress_is_a_bar_and_leaves_only_the_task_and_its_time()
     console = Console(file=screen, force_terminal=True, width=100)
     with Display(total=1, console=console) as display:
         display.task(TRAIN)
-        display.step(logged(7))
+        display.told(logged(7))
     assert " 7/100" in screen.getvalue() and "loss 2.930" in screen.getvalue()
     assert screen.getvalue().count("stage 2: outputs/[x]") == 1
 
@@ -100,7 +100,7 @@ def test_a_loss_that_is_no_number_is_told_as_such(steps, capsys):
     progress.tell(logged(10, loss=float("nan")))
     with Display(total=1) as display:
         display.task(TRAIN)
-        launch.watch(lambda: 0, steps, display.step)
+        launch.watch(lambda: 0, steps, display.told)
     assert "step 10/100  loss not finite" in capsys.readouterr().err
 
 
@@ -114,7 +114,7 @@ def shown(monkeypatch, stages: int, moments: list[tuple[int, float]], **keys) ->
     with Display(total=1, console=Console(file=screen, width=200), **keys) as display:
         display.task(task)
         for step, now[0] in moments:
-            display.step(logged(step))
+            display.told(logged(step))
     return screen.getvalue()
 
 
@@ -127,6 +127,48 @@ def test_how_quick_it_is_is_told_from_the_first_step_on_and_for_the_whole_chain(
         second.strip()
         == "step 20/100  loss 2.800  stage 2  2,048 tokens/s  9 min 20 s of training left  cost 1.20"
     )
+
+
+MAKING = Task("tokenizer", "extended tokenizer", False, ["eeve", "tokenizer", "t.yml"])
+
+
+def test_a_long_step_that_trains_nothing_is_told_now_and_then_in_a_log(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("eeve_axolotl.pipeline.display.time.monotonic", lambda: now[0])
+    screen = io.StringIO()
+    with Display(total=2, console=Console(file=screen, width=200)) as display:
+        display.told(LongStep("too early", None))  # nothing runs
+        display.task(MAKING)
+        for now[0] in range(100):
+            display.told(LongStep(f"counting words: {now[0]} MB", None))
+        display.task(TRAIN)
+        display.told(logged(10))
+    lines = [line.strip() for line in screen.getvalue().splitlines()]
+    assert lines[1:5] == [*(f"counting words: {each} MB" for each in (30, 60, 90)), "99 s"]
+    assert "step 10/100" in lines[6] and "early" not in screen.getvalue()
+
+
+def test_on_a_terminal_a_long_step_is_a_bar_that_is_gone_when_it_is_done():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    with Display(total=2, console=console) as display:
+        display.task(MAKING)
+        for share in (None, 0.25, 2.0, None):
+            display.told(LongStep(f"counting words: {share}", share))
+            display._bar.refresh()
+        display.task(TRAIN)
+        display.told(logged(7))
+    drawn = screen.getvalue()
+    assert all(f"counting words: {share}" in drawn for share in (None, 0.25, 2.0)) and " 7/100" in drawn
+
+
+def test_a_chains_process_tells_long_steps_and_training_steps_in_one_file(steps):
+    said = [LongStep("가나: 1%", 0.01), logged(3), LongStep("later", None)]
+    for each in said:
+        progress.tell(each)
+    heard = []
+    assert launch.watch(lambda: 3, steps, heard.append) == 3
+    assert heard == said
 
 
 def test_what_is_not_known_is_not_told(monkeypatch):

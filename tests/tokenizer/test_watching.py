@@ -102,9 +102,3 @@ def test_training_and_checking_say_how_much_is_read(table_of, state, monkeypatch
     assert meter.readings[-1] == (0.5, 3 * 9)
     count_tokens(state, twice)
     assert meter.readings[-1] == (1, 2 * 3 * 9)
-
-
-def test_texts_are_read_through(monkeypatch):
-    meter = Told()
-    assert list(watching.reading(["가", "ab"], meter)) == ["가", "ab"]
-    assert meter.readings == [(None, 3), (None, 5)]
