@@ -1,0 +1,267 @@
+"""What becomes of new rows when they are trained: the roads of benchmarks/new_rows.py, from a start through the row stages.
+
+    python benchmarks/new_rows_roads.py --base smollm2 --directory DIR [--roads NAME ...] [--seeds N] [--steps N]
+
+A road is a start for the output rows, row stages in an order, and a learning rate for the input rows and one for the output
+rows. Both are chosen on the part of the text for choosing, for each road by itself, with a seed that is not reported.
+Everything that a road does is counted in FLOPs: also the pass that a start reads text with, and the base's forward pass
+where input rows are distilled from it. Finished runs are lines of results/new_rows.jsonl, and are not made again; its
+`--report` prints them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch.nn.functional import kl_div, log_softmax, mse_loss
+
+from benchmarks import new_rows
+from benchmarks.ablation_bases import Base, batches, load, share_rows
+from benchmarks.ablation_train import cost_of, measure, prepared
+from eeve_axolotl.embeddings import subwords
+from eeve_axolotl.stages import STAGES
+
+STEPS = {"small": 300, "smollm2": 90}
+SEEDS = 3
+CHOICE_SEED = 97
+ENGLISH = 1 / 6  # of the text's bytes
+WARM_UP = 10
+CURVE = 12  # points of a run's curve
+INPUT_RATES = (1e-2, 3e-3, 1e-3)
+OUTPUT_RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
+
+
+@dataclass(frozen=True)
+class Road:
+    """Where the output rows start, and what is done in which order.
+
+    A phase is a stage's number, `distil` (input rows learn from the base's own reading) or `share` (output rows are set
+    anew by that rule, from states of the model as it then is); it costs no steps.
+    """
+
+    name: str
+    start: str
+    phases: tuple[str, ...]
+    one_rate: bool = False  # for input and output rows, as the paper has it
+
+
+ROADS = {
+    each.name: each
+    for each in (
+        Road("heuristic, one rate: 1, 2, 3", "first_character", ("1", "2", "3"), one_rate=True),
+        Road("heuristic: 1, 2, 3", "first_character", ("1", "2", "3")),
+        Road("heuristic: 3", "first_character", ("3",)),
+        Road("share: 1, 2, 3", "share", ("1", "2", "3")),
+        Road("share: 3", "share", ("3",)),
+        Road("share: 2, 3", "share", ("2", "3")),
+        Road("1, share, 2, 3", "share", ("1", "share", "2", "3")),
+        Road("distilled states, share, 3", "share", ("distil states", "share", "3")),
+        Road("distilled words, share, 3", "share", ("distil words", "share", "3")),
+    )
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--base", choices=list(STEPS), default="small")
+    parser.add_argument("--directory", type=Path, required=True, help="that of benchmarks/new_rows.py")
+    parser.add_argument("--roads", nargs="+", choices=list(ROADS), default=list(ROADS))
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--steps", type=int, help="optimiser steps of a road")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    real = arguments.base == "smollm2"
+    base = Base(
+        arguments.base,
+        arguments.directory,
+        bfloat16=real,
+        length=512 if real else 256,
+        documents=60 if real else 100,
+        watched=6 if real else 8,
+        fit_tokens=40_000 if real else 100_000,
+    )
+    steps = arguments.steps or STEPS[arguments.base]
+    untouched(base)
+    chosen = {name: rates_of(base, ROADS[name], steps) for name in arguments.roads}
+    for seed in range(arguments.seeds):
+        for name in arguments.roads:
+            once(base, ROADS[name], seed, steps, *chosen[name], "final")
+
+
+def untouched(base: Base) -> None:
+    """The base itself on the documents that roads are measured on."""
+    if any(line["kind"] == "untouched" and line["base"] == base.name for line in new_rows.done()):
+        return
+    model, tokenizer, start = load(base, False, "")
+    line = {"base": base.name, "kind": "untouched"}
+    for part, count in (("choose", base.watched), ("final", base.documents)):
+        found = measure(base, model, tokenizer, start, part, count)
+        line |= {f"{part}_{language}": found[language] for language in new_rows.LANGUAGES}
+    new_rows.write(line)
+
+
+def rates_of(base: Base, road: Road, steps: int) -> tuple[float, float]:
+    """The rates of input and output rows with the least sum of Korean and English: from the highest on, one at a time."""
+
+    def sum_at(rates: tuple[float, float]) -> float:
+        line = once(base, road, CHOICE_SEED, steps // 2, *rates, "choose")
+        return line["korean"] + line["english"]
+
+    def best(candidates) -> tuple[float, float]:
+        """The first that is better than the one behind it."""
+        candidates = list(candidates)
+        for this, after in itertools.pairwise(candidates):
+            if sum_at(this) <= sum_at(after):
+                return this
+        return candidates[-1]
+
+    if road.one_rate:
+        return best((rate, rate) for rate in OUTPUT_RATES)
+    output_rate = best((INPUT_RATES[1], rate) for rate in OUTPUT_RATES)[1]
+    return best((rate, output_rate) for rate in INPUT_RATES)
+
+
+def once(base, road, seed, steps, input_rate, output_rate, part) -> dict:
+    """The run's line: found, or made and kept. Figures of the final part are taken at one pair of rates only."""
+    wanted = {
+        "base": base.name,
+        "kind": "road",
+        "road": road.name,
+        "seed": seed,
+        "steps": steps,
+        "part": part,
+    }
+    if part == "choose":
+        wanted |= {"input_rate": input_rate, "output_rate": output_rate}
+    for line in new_rows.done():
+        if all(line.get(key) == value for key, value in wanted.items()):
+            return line
+    found = run(base, road, seed, steps, input_rate, output_rate, part)
+    line = {**wanted, "input_rate": input_rate, "output_rate": output_rate, **found}
+    new_rows.write(line)
+    return line
+
+
+def run(base, road: Road, seed: int, steps: int, input_rate: float, output_rate: float, part: str) -> dict:
+    """Walk a road and measure where it leads."""
+    began = time.perf_counter()
+    torch.manual_seed(seed)
+    model, tokenizer, start = load(base, True, road.start)
+    trunk = sum(each.numel() for each in model.model.layers.parameters())
+    reading = 2 * trunk * base.fit_tokens  # FLOPs of the pass that `share` reads text with
+    flops, done, curve = reading if road.start == "share" else 0.0, 0, []
+    timed = [phase for phase in road.phases if phase != "share"]
+    edges = [round(steps * n / len(timed)) for n in range(len(timed) + 1)]
+    lengths = iter([stop - first for first, stop in itertools.pairwise(edges)])
+    marks = {round(steps * n / CURVE) for n in range(CURVE + 1)}
+    text = batches(base, tokenizer, seed, ENGLISH)
+
+    def watch() -> None:
+        found = measure(base, model, tokenizer, start, "choose", base.watched)
+        point = {"steps": done, "flops": flops}
+        curve.append(point | {language: round(found[language], 4) for language in new_rows.LANGUAGES})
+
+    watch()
+    for phase in road.phases:
+        if phase == "share":
+            with torch.no_grad():
+                rows = share_rows(base, model, tokenizer, start, kept=None)
+                model.get_output_embeddings().weight[start : start + len(rows)] = rows
+            flops += reading
+            watch()
+            continue
+        stage = STAGES[1 if phase.startswith("distil") else int(phase)]
+        loss_of = next_token
+        cost = cost_of(base, stage, model, start) * base.step_tokens
+        if phase.startswith("distil"):
+            teacher = load(base, False, "")[0].eval()
+            loss_of = Distillation(teacher, subwords(tokenizer, start), start, words=phase.endswith("words"))
+        with prepared(base, stage, model, start, len(tokenizer)) as (wrapped, _):
+            for _ in steps_through(
+                base, wrapped, next(lengths), text, rates(wrapped, input_rate, output_rate), loss_of
+            ):
+                done, flops = done + 1, flops + cost
+                if loss_of is not next_token:
+                    flops += 2 * trunk * loss_of.read
+                if done in marks:
+                    watch()
+    found = measure(base, model, tokenizer, start, part, base.documents if part == "final" else base.watched)
+    return {"seconds": round(time.perf_counter() - began, 1), "flops": flops, **found, "curve": curve}
+
+
+def rates(model, input_rate: float, output_rate: float) -> list[dict]:
+    """The optimiser's groups: what trains of the input embeddings, and what of the output embeddings."""
+    outputs = {id(each) for each in model.get_output_embeddings().parameters()}
+    trained = [each for each in model.parameters() if each.requires_grad]
+    groups = (
+        ([each for each in trained if id(each) not in outputs], input_rate),
+        ([each for each in trained if id(each) in outputs], output_rate),
+    )
+    return [{"params": some, "peak": rate} for some, rate in groups if some]
+
+
+def next_token(base: Base, model, ids: torch.Tensor) -> torch.Tensor:
+    return model(input_ids=ids, labels=ids).loss
+
+
+class Distillation:
+    """The loss of input rows that shall be read as the base reads their subwords.
+
+    A new token's merges come behind the base's, so where a new token ends, one of the base's does. There the extended
+    model's last hidden state, or its distribution over the base's tokens, is compared with the base's.
+    """
+
+    def __init__(self, teacher, pieces: list[list[int]], start: int, *, words: bool):
+        self.teacher, self.pieces, self.start, self.words = teacher, pieces, start, words
+        self.read = 0  # tokens of the base in the last step
+
+    def __call__(self, base: Base, model, ids: torch.Tensor) -> torch.Tensor:
+        row = ids[0].tolist()
+        spelled = [self.pieces[token - self.start] if token >= self.start else [token] for token in row]
+        ends = torch.tensor(list(itertools.accumulate(len(each) for each in spelled))) - 1
+        own = torch.tensor([[token for each in spelled for token in each]])
+        self.read = own.shape[1]
+        with torch.no_grad():
+            wanted = self.teacher.model(input_ids=own).last_hidden_state[0, ends].float()
+        got = model.model(input_ids=ids).last_hidden_state[0].float()
+        if not self.words:
+            return mse_loss(got, wanted) / wanted.var()
+        head = self.teacher.get_output_embeddings().weight.float()[: self.start]
+        with torch.no_grad():
+            likely = log_softmax(wanted @ head.T, -1)
+        return kl_div(log_softmax(got @ head.T, -1), likely, reduction="batchmean", log_target=True)
+
+
+def steps_through(base: Base, model, steps: int, text, groups: list[dict], loss_of) -> Iterator[None]:
+    """The steps of a phase: AdamW, a warm-up, a cosine to a tenth, gradients clipped at 1."""
+    optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0)
+    warm_up = min(WARM_UP, max(1, steps // 4))
+    for step in range(steps):
+        model.train()
+        part = max(0, step - warm_up) / max(1, steps - warm_up)
+        factor = min(1.0, (step + 1) / warm_up) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * part)))
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        with torch.autocast("cpu", torch.bfloat16, enabled=base.bfloat16):
+            loss = loss_of(base, model, next(text))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([each for group in groups for each in group["params"]], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        yield
+
+
+if __name__ == "__main__":
+    main()
