@@ -1,6 +1,6 @@
 """What becomes of new rows when they are trained: the roads of benchmarks/new_rows.py, from a start through the row stages.
 
-    python benchmarks/new_rows_roads.py --base smollm2 --directory DIR [--roads NAME ...] [--seeds N] [--steps N]
+    python benchmarks/new_rows_roads.py --base smollm2 --directory DIR [--smollm2 FOLDER] [--roads NAME ...]
 
 A road is a start for the output rows, row stages in an order, and a learning rate for the input rows and one for the output
 rows. Both are chosen on the part of the text for choosing, for each road by itself, with a seed that is not reported.
@@ -33,14 +33,14 @@ from benchmarks.ablation_train import cost_of, measure, prepared
 from eeve_axolotl.embeddings import subwords
 from eeve_axolotl.stages import STAGES
 
-STEPS = {"small": 300, "smollm2": 90}
+STEPS = {"small": 120, "smollm2": 90}
 SEEDS = 3
 CHOICE_SEED = 97
 ENGLISH = 1 / 6  # of the text's bytes
 WARM_UP = 10
 CURVE = 12  # points of a run's curve
 INPUT_RATES = (1e-2, 3e-3, 1e-3)
-OUTPUT_RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
+OUTPUT_RATES = (3e-3, 1e-3, 3e-4, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", choices=list(STEPS), default="small")
     parser.add_argument("--directory", type=Path, required=True, help="that of benchmarks/new_rows.py")
+    parser.add_argument("--smollm2", type=Path, help="the folder that holds SmolLM2's GGUF")
+    parser.add_argument("--dtype", default="float32", help=argparse.SUPPRESS)
     parser.add_argument("--roads", nargs="+", choices=list(ROADS), default=list(ROADS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, help="optimiser steps of a road")
@@ -93,6 +95,7 @@ def main() -> None:
         fit_tokens=40_000 if real else 100_000,
     )
     steps = arguments.steps or STEPS[arguments.base]
+    new_rows.base_of(arguments)  # made, unless it is there
     untouched(base)
     chosen = {name: rates_of(base, ROADS[name], steps) for name in arguments.roads}
     for seed in range(arguments.seeds):
