@@ -173,6 +173,7 @@ def run(config: str, dry_run: bool, begin: str | None, changes: tuple[str, ...])
     help="A held-out text; may be given again.",
 )
 @click.option("--tokenizer", help="Directory of the tokenizer, if it is not the model's own.")
+@click.option("--output-rows", help="Rule by which rows that the model lacks start (eeve.init.output).")
 @click.option("--base", type=click.Path(), help="The base model's figures (an --output), to compare with.")
 @click.option("--output", type=click.Path(), help="JSON file to write.")
 @click.option("--name", default=None, help="What to call the model.")
@@ -189,7 +190,7 @@ def run(config: str, dry_run: bool, begin: str | None, changes: tuple[str, ...])
 @set_keys
 @told_plainly
 def evaluate(
-    model, config, texts, tokenizer, base, output, name, position, prompts, changes, **reading
+    model, config, texts, prompts, changes, tokenizer, output_rows, base, output, name, position, **reading
 ) -> None:
     """Evaluate MODEL on held-out texts: bits per byte, tokens per character, new tokens, samples."""
     from eeve_axolotl.evaluation.inspection import evaluate as evaluate_model
@@ -213,9 +214,8 @@ def evaluate(
         raise EEVEError(
             "there is no text to evaluate on; give --text NAME=FILE, or --config with an `evaluate:` block"
         )
-    found = evaluate_model(
-        model, settings, tokenizer=tokenizer, base=base, output=output, name=name, position=position
-    )
+    where = {"tokenizer": tokenizer, "base": base, "output": output, "output_rows": output_rows}
+    found = evaluate_model(model, settings, name=name, position=position, **where)
     for text, figures in found["texts"].items():
         click.echo(
             f"{found['name']}, {text}: {figures['bits_per_byte']:.4f} bits per byte, "

@@ -164,6 +164,8 @@ def initialise(
         "first_subword": [ids and ids[:1] for ids in of_new],
         "first_character": [ids and first_character(ids, spell) for ids in of_new],
     }
+    if output not in sources:
+        raise EEVEError(f"output rows cannot start by {output!r}; choose one of {', '.join(sources)}")
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     matrices = {inputs.weight: sources["mean"]}
     if outputs is not None and outputs.weight is not inputs.weight:

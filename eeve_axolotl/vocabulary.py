@@ -155,7 +155,7 @@ def resolve(
             f"{checkpoint_rows:,} rows; set tokenizer_config to an extended tokenizer "
             "(`axolotl eeve tokenizer` builds one), or eeve.base_vocab_size if the rows were added before"
         )
-    return Vocabulary(base_size, size, _uninitialised_from(base_size, size, checkpoint_rows, mark, base_ids))
+    return Vocabulary(base_size, size, missing_rows_from(base_size, size, checkpoint_rows, mark, base_ids))
 
 
 def _agreed_base_size(explicit: int | None, manifest: int | None, marked: int | None) -> int | None:
@@ -185,7 +185,15 @@ def _check_first_ids(tokenizer, base_tokenizer) -> None:
             )
 
 
-def _uninitialised_from(base_size: int, size: int, rows: int, mark, base_ids: int | None) -> int:
+def missing_rows_from(
+    base_size: int, size: int, rows: int, mark: dict[str, int] | None, base_ids: int | None
+) -> int:
+    """The first new row that a checkpoint of `rows` rows lacks; `size` if it has all.
+
+    Args:
+        mark: what an earlier stage wrote in the model's config: it has set all rows.
+        base_ids: ids of the tokenizer beside the model, None without one.
+    """
     if mark:
         return size
     if base_ids is not None and base_ids <= base_size:

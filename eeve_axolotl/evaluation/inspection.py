@@ -17,16 +17,22 @@ from eeve_axolotl.meter import Meter
 from eeve_axolotl.records import FIGURES, MARK, read
 from eeve_axolotl.rows import row_count
 from eeve_axolotl.secrets import redacted
-from eeve_axolotl.vocabulary import id_count, manifest_base_size
+from eeve_axolotl.vocabulary import id_count, manifest_base_size, missing_rows_from, tokenizer_beside
 
 LOG = logger("evaluation")
 
 
-def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "auto"):
+def load(
+    model: str | Path,
+    tokenizer: str | Path | None = None,
+    dtype: str = "auto",
+    output_rows: str = "first_character",
+):
     """A causal language model and its tokenizer, on the GPU if there is one.
 
-    A tokenizer with more tokens than the model has rows gives the extended model before training: the
-    missing rows start as a run's own would. Raises EEVEError if either cannot be loaded.
+    A tokenizer that extends the model's own gives the extended model before training: the missing rows start as a
+    run's own would, its output rows by the rule `output_rows` (see `args.InitSettings.output`). Raises EEVEError if
+    either cannot be loaded.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -39,17 +45,32 @@ def load(model: str | Path, tokenizer: str | Path | None = None, dtype: str = "a
         raise EEVEError(
             f"no model and tokenizer at {model} ({reason}); give the directory of a saved model{if_offline()}"
         ) from None
-    rows = row_count(loaded)
-    size = id_count(words)
-    if size > rows:
-        base = manifest_base_size(tokenizer or model) or rows
-        loaded.resize_token_embeddings(size, mean_resizing=False)
-        embeddings.initialise(loaded, words, base, max(base, rows))
-        setattr(loaded.config, MARK, {"base_vocab_size": base, "vocab_size": size})  # as a run does
+    _set_missing_rows(loaded, words, model, tokenizer or model, output_rows)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.nn.Module.to(
         loaded, device
     ), words  # transformers' own `to` only refuses some quantised models
+
+
+def _set_missing_rows(loaded, words, model: str | Path, tokenizer: str | Path, output_rows: str) -> None:
+    """Set the rows of tokens that the model lacks, and mark it, both as a run does.
+
+    A base's rows beyond its own tokenizer are padding, never trained, so they are missing too.
+    """
+    rows, size = row_count(loaded), id_count(words)
+    mark = getattr(loaded.config, MARK, None)
+    if mark and size <= mark["vocab_size"]:
+        return
+    own = None if str(tokenizer) == str(model) else tokenizer_beside(str(model))
+    own_ids = None if own is None else id_count(own)
+    base = manifest_base_size(tokenizer) or min(rows, own_ids or rows)
+    start = max(base, missing_rows_from(base, size, rows, None, own_ids))
+    if start >= size:
+        return
+    if size > rows:
+        loaded.resize_token_embeddings(size, mean_resizing=False)
+    embeddings.initialise(loaded, words, base, start, output_rows)
+    setattr(loaded.config, MARK, {"base_vocab_size": base, "vocab_size": size})
 
 
 def within_context(model, length: int) -> int:
@@ -122,17 +143,20 @@ def evaluate(
     output: str | Path | None = None,
     name: str | None = None,
     position: float = 0,
+    output_rows: str | None = None,
 ) -> dict:
     """Load and inspect `model`; its figures, written to `output` if given.
 
     Args:
+        output_rows: the rule by which missing output rows start (see `load`); None for the default.
         base: figures of the base model, as written for it: retention is its bits per byte over this model's.
     """
-    loaded, words = load(model, tokenizer, settings.dtype)
+    rule = {} if output_rows is None else {"output_rows": output_rows}
+    loaded, words = load(model, tokenizer, settings.dtype, **rule)
     found = {
         "name": redacted(name or str(model)),
         "position": position,
-        **subject(model, tokenizer, settings),
+        **subject(model, tokenizer, settings, output_rows),
         **inspect(
             loaded,
             words,

@@ -45,10 +45,20 @@ class EvaluationSettings(Settings):
         return [each.rstrip() or each for each in value]
 
 
-def subject(model: str | Path, tokenizer: str | Path | None, settings: EvaluationSettings) -> dict:
-    """What figures depend on: kept with them, it tells whether they are of what is there now."""
+def subject(
+    model: str | Path,
+    tokenizer: str | Path | None,
+    settings: EvaluationSettings,
+    output_rows: str | None = None,
+) -> dict:
+    """What figures depend on: kept with them, it tells whether they are of what is there now.
+
+    Args:
+        output_rows: the rule by which output rows that the model lacks have started, where it is not the default.
+    """
     words = Path(tokenizer or model)
     return {
+        **({} if output_rows is None else {"output_rows": output_rows}),
         "model": redacted(str(model)),
         "weights": weights_sha256(model),
         "tokenizer": tokenizer_identity(words)

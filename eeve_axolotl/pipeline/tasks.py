@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from eeve_axolotl.args import InitSettings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.settings import EvaluationSettings, subject
 from eeve_axolotl.pipeline.corpus_step import CorpusStep
@@ -80,7 +81,9 @@ class Tasks:
         if self.settings.evaluate:
             base = self.runs[0].cfg["base_model"]
             yield self._evaluation(self.settings.evaluate, "base", -1, base, own_tokenizer=True)
-            yield self._evaluation(self.settings.evaluate, "extended", 0, base)
+            rule = self.runs[0].settings.init.output
+            changed = None if rule == InitSettings().output else rule
+            yield self._evaluation(self.settings.evaluate, "extended", 0, base, output_rows=changed)
         for run in self.runs:
             yield from self._of_run(run, again)
 
@@ -134,6 +137,7 @@ class Tasks:
         position: float,
         model: str,
         own_tokenizer: bool = False,
+        output_rows: str | None = None,
     ) -> Task:
         """The task that evaluates `model`; done if there are figures of it, with the settings of now."""
         figures = self.output / EVALUATION
@@ -147,8 +151,10 @@ class Tasks:
             arguments += ["--tokenizer", tokenizer]
         if not own_tokenizer:
             arguments += ["--base", str(figures / "base.json")]
+        if output_rows:
+            arguments += ["--output-rows", output_rows]
         before = read(file, FIGURES)
-        now = subject(model, tokenizer, settings)
+        now = subject(model, tokenizer, settings, output_rows)
         done = before is not None and all(before.get(key) == value for key, value in now.items())
         return Task(f"evaluate.{file.stem}", f"evaluate: {name}", done, arguments)
 

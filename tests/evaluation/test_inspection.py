@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from eeve_axolotl import embeddings
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.evaluation.inspection import evaluate, neighbours, row_norms
+from eeve_axolotl.evaluation.inspection import evaluate, load, neighbours, row_norms
 from eeve_axolotl.evaluation.scoring import score
 from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings
 from tests.conftest import extended, tiny_llama
@@ -147,3 +147,53 @@ def test_no_prompt_ends_in_a_blank():
     made = EvaluationSettings(texts={"Korean": "a"}, prompts=["오늘은 ", "Once there was \n", "a b"])
     assert made.prompts == ["오늘은", "Once there was", "a b"]
     assert EvaluationSettings(texts={"Korean": "a"}).prompts == [each.strip() for each in PROMPTS]
+
+
+@pytest.mark.parametrize(
+    "padding", [0, 2, 64]
+)  # rows beyond the tokenizer: none, fewer than new tokens, and more
+@pytest.mark.parametrize("manifest", [True, False])
+def test_rows_of_a_padded_base_are_no_rows_of_new_tokens(
+    tmp_path, base_tokenizer, tokenizer, padding, manifest
+):
+    base = len(base_tokenizer)
+    tiny_llama(base + padding, seed=5).save_pretrained(tmp_path / "base")
+    base_tokenizer.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    if manifest:
+        content = {"base_vocab_size": base, "vocab_size": len(tokenizer), "counts": dict.fromkeys(WORDS, 1)}
+        (tmp_path / "tokenizer" / "eeve_tokenizer.json").write_text(json.dumps(content))
+    for rule in ("first_subword", "mean"):
+        model, words = load(tmp_path / "base", tmp_path / "tokenizer", output_rows=rule)
+        of_new = embeddings.subwords(words, base)
+        head, rows = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+        for n, ids in enumerate(of_new):
+            assert torch.allclose(rows[base + n], rows[ids].mean(0), atol=1e-6)
+            wanted = head[ids].mean(0) if rule == "mean" else head[ids[0]]
+            assert torch.allclose(head[base + n], wanted, atol=1e-6)
+        assert model.config.eeve_axolotl == {"base_vocab_size": base, "vocab_size": len(tokenizer)}
+        assert len(rows) == max(base + padding, len(tokenizer))
+
+
+def test_rows_that_were_trained_are_not_set_again(tmp_path, base_tokenizer, tokenizer):
+    """By a stage, which leaves its mark, or by anything else that saved its tokenizer beside them."""
+    model = tiny_llama(len(tokenizer), seed=7)
+    rows = model.get_input_embeddings().weight.clone()
+    model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    model.config.eeve_axolotl = {"base_vocab_size": len(base_tokenizer), "vocab_size": len(tokenizer)}
+    model.save_pretrained(tmp_path / "marked")
+    base_tokenizer.save_pretrained(tmp_path / "marked")
+    for trained in ("other", "marked"):
+        for words in (None, tmp_path / "tokenizer"):
+            if (trained, words) != ("marked", None):
+                assert torch.equal(load(tmp_path / trained, words)[0].get_input_embeddings().weight, rows)
+
+
+def test_a_rule_for_output_rows_that_there_is_not_is_told(tmp_path, base_tokenizer, tokenizer):
+    tiny_llama(len(base_tokenizer)).save_pretrained(tmp_path / "base")
+    base_tokenizer.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(EEVEError, match="choose one of mean, first_subword, first_character"):
+        load(tmp_path / "base", tmp_path / "tokenizer", output_rows="distilled")
