@@ -93,7 +93,7 @@ def lines_of(text: str) -> list[str]:
 
 
 # Plain Axolotl, one for all bases: `base_model` is the result of any.
-AFTER_THE_STAGES = ("chat.yml",)
+AFTER_THE_STAGES = ("chat.yml", "dpo.yml")
 
 
 @pytest.mark.parametrize("model", OTHERS)

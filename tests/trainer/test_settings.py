@@ -4,7 +4,9 @@ import pytest
 from axolotl.utils.dict import DictDefault
 from axolotl.utils.schemas.trl import TRLConfig
 from axolotl.utils.schemas.vllm import VllmConfig
+from pydantic import BaseModel
 
+from eeve_axolotl.args import EEVESettings
 from eeve_axolotl.trainer.settings import chosen
 
 pytestmark = pytest.mark.both_versions
@@ -23,6 +25,17 @@ def test_what_nobody_set_is_not_told():
     assert found == written
     changed = chosen(DictDefault({"trl": TRLConfig(beta=0.5).model_dump(exclude_none=True)}))
     assert changed["trl"]["beta"] == 0.5
+
+
+def test_a_block_that_may_not_be_empty_is_told(monkeypatch):
+    """As ours, which must say what trains."""
+
+    class Config(BaseModel):
+        eeve: EEVESettings | None = None
+
+    monkeypatch.setattr("eeve_axolotl.trainer.settings.merge_input_args", lambda: (None, Config))
+    block = {"stage": 3, "text": "again"}
+    assert chosen(DictDefault({"eeve": block})) == {"eeve": block}
 
 
 def test_a_block_that_was_set_is_told_with_its_keys():
