@@ -33,14 +33,14 @@ from benchmarks.ablation_train import cost_of, measure, prepared
 from eeve_axolotl.embeddings import subwords
 from eeve_axolotl.stages import STAGES
 
-STEPS = {"small": 120, "smollm2": 90}
+STEPS = {"small": 120, "smollm2": 60}
 SEEDS = 3
 CHOICE_SEED = 97
 ENGLISH = 1 / 6  # of the text's bytes
 WARM_UP = 10
-CURVE = 12  # points of a run's curve
-INPUT_RATES = (1e-2, 3e-3, 1e-3)
-OUTPUT_RATES = (3e-3, 1e-3, 3e-4, 1e-4)
+CURVE = 6  # points of a run's curve
+INPUT_RATES = (3e-3, 1e-3)
+OUTPUT_RATES = (1e-3, 3e-4, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ def main() -> None:
         arguments.base,
         arguments.directory,
         bfloat16=real,
-        length=512 if real else 256,
-        documents=60 if real else 100,
+        length=256,
+        documents=40 if real else 100,
         watched=6 if real else 8,
-        fit_tokens=40_000 if real else 100_000,
+        fit_tokens=30_000 if real else 100_000,
     )
     steps = arguments.steps or STEPS[arguments.base]
     new_rows.base_of(arguments)  # made, unless it is there
@@ -132,7 +132,7 @@ def rates_of(base: Base, road: Road, steps: int) -> tuple[float, float]:
 
     if road.one_rate:
         return best((rate, rate) for rate in OUTPUT_RATES)
-    output_rate = best((INPUT_RATES[1], rate) for rate in OUTPUT_RATES)[1]
+    output_rate = best((INPUT_RATES[0], rate) for rate in OUTPUT_RATES)[1]
     return best((rate, output_rate) for rate in INPUT_RATES)
 
 
