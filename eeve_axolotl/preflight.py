@@ -21,8 +21,8 @@ from eeve_axolotl.text import check_text
 
 LOG = logger("preflight")
 
-# What Axolotl sets in the config of a command that reads the YAML and trains nothing.
-_NOTHING_TRAINS = ("inference", "is_preprocess")
+# What stands in the config where this process trains nothing: commands that only read the YAML, and Ray's driver.
+_TRAINS_NOTHING = ("inference", "is_preprocess", "use_ray")
 
 OURS = "EEVEPlugin"
 PLUGIN = f"eeve_axolotl.{OURS}"
@@ -228,7 +228,11 @@ def _precision(recipe: Recipe) -> Iterator[str]:
             f"the base model is quantised already ({quantised}), so `eeve.frozen_precision: fp8` has nothing to hold in 8 "
             "bits; remove it, or start from the full-precision model"
         )
-    if not any(recipe.cfg.get(key) for key in _NOTHING_TRAINS):
+
+
+def _cards(recipe: Recipe) -> None:
+    """Whether this machine's GPUs have FP8, where it is asked for and this machine will train."""
+    if recipe.settings.frozen_precision and not any(recipe.cfg.get(key) for key in _TRAINS_NOTHING):
         from eeve_axolotl.frozen_precision.device import check_cards
 
         check_cards()
@@ -282,6 +286,7 @@ CHECKS: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
     ("the text", _raises(lambda each: check_text(each.cfg, each.settings))),
     ("the sharding", _sharding),
     ("frozen layers in 8 bits", _precision),
+    ("FP8 on this machine's GPUs", _raises(_cards)),
     (
         "the batch",
         _raises(lambda each: batch.implied_accumulation(each.cfg, each.settings.global_batch_size)),
