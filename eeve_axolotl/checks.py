@@ -112,12 +112,12 @@ def check_head(cfg: Mapping[str, Any], model) -> None:
 
 # Keys with which a config itself changes how the layers compute, or builds their code anew.
 _OTHER_PRECISIONS = {
-    "fp8": "quantises every linear module at each step",
-    "fp16": "has no place for what FP8 products give; set `bf16: true`",
-    "qat": "quantises layers while they train",
-    "model_quantization_config": "loads layers that are quantised already",
-    "gptq": "loads layers that are quantised already",
-    "torch_compile": "is not proven with it",
+    "fp8": "it quantises every linear module at each step",
+    "fp16": "it has no room for what these products give; `bf16: true` has",
+    "qat": "it quantises layers while they train",
+    "model_quantization_config": "it loads layers that are quantised already",
+    "gptq": "it loads layers that are quantised already",
+    "torch_compile": "it is not proven with it",
 }
 
 
@@ -131,7 +131,7 @@ def precision_problems(cfg: Mapping[str, Any], stages: Iterable[Stage]) -> Itera
             )
     for key, why in _OTHER_PRECISIONS.items():
         if cfg.get(key):
-            yield f"`{key}` {why}, which `eeve.frozen_precision: fp8` cannot be combined with; remove one of the two"
+            yield f"`{key}` cannot be used together with `eeve.frozen_precision: fp8` ({why}); remove one of the two"
 
 
 def _check_optimizer(cfg: Mapping[str, Any], stage: Stage) -> None:

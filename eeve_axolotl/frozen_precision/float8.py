@@ -135,9 +135,9 @@ def _fused_quantise(kind: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor
     Args:
         kind: the type of device that it is for.
     """
-    fused: Callable[..., tuple[torch.Tensor, torch.Tensor]] = torch.compile(quantise)
+    fused: Callable[..., tuple[torch.Tensor, torch.Tensor]] = torch.compile(quantise, dynamic=True)
     try:
-        fused(torch.ones(MULTIPLE, MULTIPLE, dtype=OUT, device=kind), None)
+        fused(torch.ones(MULTIPLE, 2 * MULTIPLE, dtype=OUT, device=kind), None)
     except Exception as error:  # no Triton, no C compiler: torch raises what it likes
         why = " ".join(str(error).split())[:200]
         LOG.warning(

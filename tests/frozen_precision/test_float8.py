@@ -131,7 +131,7 @@ def test_where_no_kernel_can_be_compiled_it_says_so_and_goes_on(monkeypatch, cap
     def fail(*_):
         raise RuntimeError("no C compiler\nwas found")
 
-    monkeypatch.setattr(torch, "compile", lambda function: fail)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: fail)
     float8._fused_quantise.cache_clear()
     try:
         with caplog.at_level(logging.WARNING, "axolotl.eeve.frozen_precision"):
