@@ -19,7 +19,7 @@ from benchmarks.gpu.battery import Battery, CannotRunError
 from benchmarks.gpu.stages import arguments
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.frozen_precision import hold_in_fp8
-from eeve_axolotl.frozen_precision.device import check_device
+from eeve_axolotl.frozen_precision.device import check_device, check_products
 from eeve_axolotl.frozen_precision.float8 import Float8Matrix
 
 FP8, BF16 = "fp8", "bf16"
@@ -56,9 +56,10 @@ def run(battery: Battery) -> None:
 
 
 def needs_fp8(battery: Battery) -> None:
-    """Raise CannotRunError on a card that does not multiply FP8."""
+    """Raise CannotRunError on a card that does not multiply FP8, or not rightly."""
     try:
         check_device(torch.device(battery.sizes.device))
+        check_products(torch.device(battery.sizes.device))
     except EEVEError as why:
         raise CannotRunError(str(why)) from None
 
@@ -114,5 +115,5 @@ def stage(battery: Battery, number: int, checkpointing: bool) -> dict:
         "peak_bytes": peaks,
         "planned_bytes": {name: stages.planned(shape, number, args, name == FP8)[0] for name in models},
         "first_loss": losses,
-        "share_of_parameters": trunk.parameters / sum(each.numel() for each in plain.parameters()),
+        "parameters_in_fp8": trunk.parameters,
     }

@@ -88,11 +88,10 @@ class Float8Trunk:
 
     def _tell(self) -> None:
         LOG.info(
-            "frozen_precision: fp8 for %s matrices of the frozen layers, %s of the model's %s parameters: %.2f GB in place "
-            "of %.2f GB, which lie in the machine's memory and are what is saved",
+            "frozen_precision: fp8 for %s matrices of the frozen layers, %s parameters: %.2f GB in place of %.2f GB, which "
+            "lie in the machine's memory and are what is saved",
             f"{len(self.modules):,}",
             f"{self.parameters:,}",
-            f"{sum(each.numel() for each in self._model.parameters()):,}",
             self.held_bytes / 1e9,
             self.own_bytes / 1e9,
         )
