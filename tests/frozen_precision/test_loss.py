@@ -70,8 +70,8 @@ def base(language):
     torch.set_num_threads(1)
     model = tiny_llama(BASE, hidden_size=64, num_hidden_layers=3).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for number in range(150):
-        step(model, optimizer, language.base(16, seed=number))
+    for ids in language.base(16 * 150, seed=0).split(16):
+        step(model, optimizer, ids)
     model.resize_token_embeddings(BASE + NEW, mean_resizing=False)
     with torch.no_grad():
         table, head = model.model.embed_tokens.weight, model.lm_head.weight
@@ -83,14 +83,21 @@ def base(language):
     return model
 
 
+@pytest.fixture(scope="module")
+def texts(language) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """What is held out, and a batch for each step."""
+    held_out, trained = language.extended(200 + 16 * STEPS, seed=10_000).split([200, 16 * STEPS])
+    return held_out, trained.split(16)
+
+
 def loss(model, ids: torch.Tensor) -> float:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         return float(model.eval()(input_ids=ids, labels=ids).loss)
 
 
 @pytest.mark.parametrize("stage", [1, 3, 5])
-def test_after_fifty_steps_the_loss_is_bf16s_within_half_a_percent(stage, base, language):
-    held_out = language.extended(256, seed=10_000)
+def test_after_fifty_steps_the_loss_is_bf16s_within_half_a_percent(stage, base, texts):
+    held_out, data = texts
     before, after = {}, {}
     for way in ("bf16", "fp8"):
         model = copy.deepcopy(base)
@@ -101,8 +108,8 @@ def test_after_fifty_steps_the_loss_is_bf16s_within_half_a_percent(stage, base, 
         optimizer = torch.optim.AdamW(list(frozen.trained_parameters().values()), lr=5e-3)
         before[way] = loss(model, held_out)
         model.train()
-        for number in range(STEPS):
-            step(model, optimizer, language.extended(16, seed=20_000 + number))
+        for ids in data:
+            step(model, optimizer, ids)
         after[way] = loss(model, held_out)
     print(f"stage {stage}: {before} before, {after} after, fp8 {after['fp8'] / after['bf16'] - 1:+.3%}")
     assert after["fp8"] != after["bf16"]
