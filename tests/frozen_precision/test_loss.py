@@ -68,7 +68,7 @@ def base(language):
     """The base model with new rows at their start, as Axolotl holds it: layers in bf16, embeddings in 32 bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    model = tiny_llama(BASE, hidden_size=64, num_hidden_layers=3).train()
+    model = tiny_llama(BASE, hidden_size=64, num_hidden_layers=2).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for ids in language.base(16 * 150, seed=0).split(16):
         step(model, optimizer, ids)
@@ -104,7 +104,7 @@ def test_after_fifty_steps_the_loss_is_bf16s_within_half_a_percent(stage, base, 
         frozen = rows.freeze(model, rows.row_mask(model, STAGES[stage], BASE))
         if way == "fp8":
             trunk = hold_in_fp8(model)
-            assert len(trunk.modules) == 3 * 7
+            assert len(trunk.modules) == 2 * 7
         optimizer = torch.optim.AdamW(list(frozen.trained_parameters().values()), lr=5e-3)
         before[way] = loss(model, held_out)
         model.train()
