@@ -103,7 +103,7 @@ def main() -> None:
         cells = [f"{each[way][when]:.4f}" for when in ("before", "after") for way in WAYS]
         saved = f"{each['fp8']['saved']:.4f}"
         lines.append([args.base, stage, *cells, f"{off['after']:+.3%}", saved, f"{off['saved']:+.3%}"])
-        print(f"stage {stage} measured", file=sys.stderr, flush=True)
+        print(*lines[-1], sep=" | ", file=sys.stderr, flush=True)
     print(table(HEADER, lines))
     if args.json:
         print(json.dumps({args.base: found}))
