@@ -1,5 +1,6 @@
 """`axolotl eeve plan` on recipes: the paper's, and those that cannot be run."""
 
+import dataclasses
 import json
 import re
 
@@ -156,6 +157,8 @@ def test_layers_that_are_read_in_fp8_are_first_loaded_whole(recipe):
         recipe(eeve={"stage": 2, "frozen_precision": "fp8"}, micro_batch_size=1, sequence_len=16), H100S
     )
     assert held.memory.total >= plain.memory.weights > held.memory.weights
+    too_large = dataclasses.replace(held, largest_micro_batch=0)
+    assert too_large.advice.startswith("take a larger GPU, or remove eeve.frozen_precision")
 
 
 def test_a_chain_that_began_by_untying_stays_untied():
