@@ -128,7 +128,9 @@ def peak_flops(args: argparse.Namespace) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def planned(shape: Shape, stage: int, args: argparse.Namespace) -> tuple[float, float, float]:
+def planned(
+    shape: Shape, stage: int, args: argparse.Namespace, in_fp8: bool = False
+) -> tuple[float, float, float]:
     """What the planner says of this stage: bytes at its peak, FLOPs a token, and those without what is made anew."""
     training = Training(
         rows=shape.vocab,
@@ -138,6 +140,7 @@ def planned(shape: Shape, stage: int, args: argparse.Namespace) -> tuple[float, 
         embeddings_dtype=args.dtype,
         checkpointing=args.checkpointing and STAGES[stage].backward_through_layers,
         optimizer="adamw_torch",
+        in_fp8=in_fp8,
         lora_rank=RANK if STAGES[stage].internal_layers is Layers.QLORA else 0,
     )
     size = shape_of(shape.config().to_dict())

@@ -38,6 +38,18 @@ def is_tied(cfg: Mapping[str, Any]) -> bool:
         return bool(model_config(cfg).get_text_config().tie_word_embeddings)
 
 
+def quantisation(cfg: Mapping[str, Any]) -> str | None:
+    """How the base model's weights are quantised, in one word; None where they are not. Raises as `model_config` does."""
+    config = model_config(cfg)
+    found = getattr(config, "quantization_config", None) or getattr(
+        config.get_text_config(), "quantization_config", None
+    )
+    if not found:
+        return None
+    method = found.get("quant_method") if isinstance(found, Mapping) else getattr(found, "quant_method", None)
+    return str(getattr(method, "value", method) or "quantization_config")
+
+
 def embedding_names(cfg: Mapping[str, Any], sides: list[str]) -> list[str]:
     """The last part of the dotted name of each embedding module ("input", "output"), asked of the model's own class.
 

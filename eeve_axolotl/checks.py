@@ -5,7 +5,7 @@ Works on the raw mapping that Axolotl hands to plugins before its own validation
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,30 @@ def check_head(cfg: Mapping[str, Any], model) -> None:
         raise EEVEError(
             f"`{LIGER_LOSS}` would leave out the bias of {type(model).__name__}'s head; remove it"
         )
+
+
+# Keys with which a config itself changes how the layers compute, or builds their code anew.
+_OTHER_PRECISIONS = {
+    "fp8": "it quantises every linear module at each step",
+    "fp16": "it has no room for what these products give; `bf16: true` has",
+    "qat": "it quantises layers while they train",
+    "model_quantization_config": "it loads layers that are quantised already",
+    "gptq": "it loads layers that are quantised already",
+    "torch_compile": "it is not proven with it",
+}
+
+
+def precision_problems(cfg: Mapping[str, Any], stages: Iterable[Stage]) -> Iterator[str]:
+    """What keeps the frozen layers of `stages` from being held in 8 bits (`eeve.frozen_precision: fp8`), a sentence each."""
+    for stage in stages:
+        if stage.internal_layers is not Layers.FROZEN:
+            yield (
+                f"`eeve.frozen_precision: fp8` is for layers that are frozen, and stage {stage.name} trains the internal "
+                f"layers ({stage.internal_layers.value}); remove it"
+            )
+    for key, why in _OTHER_PRECISIONS.items():
+        if cfg.get(key):
+            yield f"`{key}` cannot be used together with `eeve.frozen_precision: fp8` ({why}); remove one of the two"
 
 
 def _check_optimizer(cfg: Mapping[str, Any], stage: Stage) -> None:

@@ -88,7 +88,8 @@ class EEVEPlugin(BasePlugin):
                 f"the trainer that was built is {type(trainer).__name__}, not the one that keeps rows frozen and proves "
                 "it; remove what brings it"
             )
-        sharding.check_started(trainer.accelerator, len(self.run.schedule))
+        in_fp8 = self.run.settings.frozen_precision is not None
+        sharding.check_started(trainer.accelerator, len(self.run.schedule), in_fp8)
         trainer.eeve_run = self.run
 
     @stops_plainly

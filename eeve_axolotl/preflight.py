@@ -21,6 +21,9 @@ from eeve_axolotl.text import check_text
 
 LOG = logger("preflight")
 
+# What stands in the config where this process trains nothing: commands that only read the YAML, and Ray's driver.
+_TRAINS_NOTHING = ("inference", "is_preprocess", "use_ray")
+
 OURS = "EEVEPlugin"
 PLUGIN = f"eeve_axolotl.{OURS}"
 
@@ -185,6 +188,13 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         raise unknown
 
 
+def _sharding(recipe: Recipe) -> Iterator[str]:
+    settings = recipe.settings
+    return sharding.problems(
+        recipe.cfg, settings.untie, len(recipe.stages), settings.frozen_precision is not None
+    )
+
+
 def _adapters(recipe: Recipe) -> None:
     """Their names are asked of the model, whose config may lie on the hub only."""
     if recipe.has_base:
@@ -206,6 +216,26 @@ def _tied(recipe: Recipe) -> Iterator[str]:
 def _head(recipe: Recipe) -> None:
     if recipe.cfg.get(checks.LIGER_LOSS) and recipe.has_base:
         checks.check_head(recipe.cfg, base_model.on_meta(recipe.cfg))
+
+
+def _precision(recipe: Recipe) -> Iterator[str]:
+    if recipe.settings.frozen_precision is None:
+        return
+    yield from checks.precision_problems(recipe.cfg, recipe.stages)
+    quantised = base_model.quantisation(recipe.cfg) if recipe.has_base else None
+    if quantised:
+        yield (
+            f"the base model is quantised already ({quantised}), so `eeve.frozen_precision: fp8` has nothing to hold in 8 "
+            "bits; remove it, or start from the full-precision model"
+        )
+
+
+def _cards(recipe: Recipe) -> None:
+    """Whether this machine's GPUs have FP8, where it is asked for and this machine will train."""
+    if recipe.settings.frozen_precision and not any(recipe.cfg.get(key) for key in _TRAINS_NOTHING):
+        from eeve_axolotl.frozen_precision.device import check_cards
+
+        check_cards()
 
 
 def _inputs(recipe: Recipe) -> Iterator[str]:
@@ -254,7 +284,9 @@ CHECKS: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
     *OF_ANY_CONFIG,
     ("the stage against the config's other keys", _contradictions),
     ("the text", _raises(lambda each: check_text(each.cfg, each.settings))),
-    ("the sharding", lambda each: sharding.problems(each.cfg, each.settings.untie, len(each.stages))),
+    ("the sharding", _sharding),
+    ("frozen layers in 8 bits", _precision),
+    ("FP8 on this machine's GPUs", _raises(_cards)),
     (
         "the batch",
         _raises(lambda each: batch.implied_accumulation(each.cfg, each.settings.global_batch_size)),

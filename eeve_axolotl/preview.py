@@ -126,7 +126,7 @@ def what_happens(cfg: Mapping[str, Any]) -> list[str]:
         return [plain, *lines, f"writes to {output}", *([_merged(output)] if cfg.get("adapter") else [])]
     settings = read_block(cfg)
     for each in settings.schedule():
-        lines += _stage(each.resolved())
+        lines += _stage(each.resolved(), settings.frozen_precision is not None)
     if settings.untie:
         lines.append("a model with tied embeddings gets an output matrix of its own first")
     if settings.global_batch_size:
@@ -142,13 +142,14 @@ def _merged(output: str) -> str:
     return f"then `axolotl merge-lora` writes the whole model to {output.rstrip('/')}/merged"
 
 
-def _stage(stage: Stage) -> list[str]:
+def _stage(stage: Stage, in_fp8: bool) -> list[str]:
     purpose = f": {stage.purpose}" if stage.purpose else ""
+    layers = _LAYERS[stage.internal_layers] + (", read in 8 bits (fp8)" if in_fp8 else "")
     return [
         f"stage {stage.name}{purpose}",
         f"  input embeddings: {_ROWS[stage.input_embeddings]}",
         f"  output embeddings: {_ROWS[stage.output_embeddings]}",
-        f"  internal layers: {_LAYERS[stage.internal_layers]}",
+        f"  internal layers: {layers}",
     ]
 
 

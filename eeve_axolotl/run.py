@@ -13,6 +13,7 @@ from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
 from eeve_axolotl.base_model import is_tied
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import write_json
+from eeve_axolotl.frozen_precision import Float8Trunk, hold_in_fp8
 from eeve_axolotl.losses.chunked import ChunkedLoss, use_chunked_loss
 from eeve_axolotl.records import FAILED, HISTORY, MARK, RECORD, weights_sha256
 from eeve_axolotl.stages import STAGES, Layers, Stage
@@ -41,6 +42,7 @@ class StageRun:
     frozen: rows.FrozenRows | None = None
     other_loss: str | None = None  # the key with which the config decides the loss itself
     chunked_loss: ChunkedLoss | None = None
+    trunk: Float8Trunk | None = None  # the frozen layers, where they are held in 8 bits
     record: dict = field(default_factory=dict)  # what the stage's record will say
     history: dict = field(default_factory=dict)  # loss by step, and what it cost
     _before: rows.Fingerprint | None = field(
@@ -156,6 +158,9 @@ class StageRun:
         assert self.vocabulary is not None  # initialise_new_rows comes before
         if self.chunked_loss is not None:  # the stage before's
             self.chunked_loss.remove()
+        if self.trunk is not None and self.stage.internal_layers is not Layers.FROZEN:
+            self.trunk.remove()
+            self.trunk = None
         for module in model.modules():
             # On CPUs with AVX512-BF16 bitsandbytes would pack a 4-bit layer in an evaluation, to bf16's precision, and
             # what trains after it would get no gradient through the layer.
@@ -187,10 +192,16 @@ class StageRun:
         return use_chunked_loss(model)
 
     def begin(self) -> None:
-        """Fingerprint everything that this stage freezes, before the first step."""
+        """Fingerprint everything that this stage freezes, before the first step; then hold it in 8 bits, if it shall be."""
         assert self.frozen is not None
         self.frozen.check_trained()
-        self._before = self.frozen.fingerprint()
+        self._before = self.frozen.fingerprint()  # of the weights that were loaded, where they were loaded
+        if self.settings.frozen_precision is not None:
+            if self.trunk is None:  # else the stage before has left it so
+                for problem in checks.precision_problems({}, [self.stage]):
+                    raise EEVEError(problem)
+                self.trunk = hold_in_fp8(self.frozen.model)
+            self.record["frozen_precision"] = self.trunk.record()
 
     def finish(self, output_dir: str | Path, optimizer) -> None:
         """Compare with the fingerprint from before, and keep what the record will say.

@@ -20,6 +20,11 @@ _ONE_STAGE = (
     "a run of its own (`stage: 1`, ...), which `axolotl eeve run` chains"
 )
 
+_HELD_WHOLE = (
+    "`eeve.frozen_precision: fp8` keeps the layers' own weights beside the model, which sharding would cut, and this run "
+    "is sharded; remove `frozen_precision`, or the sharding: plain data parallelism (DDP) holds the model whole"
+)
+
 # Keys of an Axolotl config that count processes, what they mean above 1, and what to do instead.
 _PARALLEL = {
     "tensor_parallel_size": ("cuts matrices by columns, where rows cannot be followed", _INSTEAD),
@@ -48,11 +53,13 @@ _NOT_FOR_FSDP2 = re.compile(
 )
 
 
-def problems(cfg: Mapping[str, Any], untie: bool = False, stages: int = 1) -> Iterator[str]:
+def problems(
+    cfg: Mapping[str, Any], untie: bool = False, stages: int = 1, in_fp8: bool = False
+) -> Iterator[str]:
     """Every way of sharding in `cfg` that cannot keep, or prove, frozen rows, and what to use instead.
 
     Works on the raw mapping, before Axolotl's own validation. `untie` is the run's `eeve.untie`,
-    `stages` how many stages it has.
+    `stages` how many stages it has, `in_fp8` whether it holds its frozen layers in 8 bits.
     """
     for key, value in cfg.items():
         key_now = _SYNONYMS.get(key, key)
@@ -61,15 +68,19 @@ def problems(cfg: Mapping[str, Any], untie: bool = False, stages: int = 1) -> It
             yield f"`{key}: {value}` {why}; remove it, and {instead}"
     if stages > 1 and any(cfg.get(key) for key in ("fsdp", "fsdp_config", "deepspeed")):
         yield _ONE_STAGE
+    if in_fp8 and any(cfg.get(key) for key in ("fsdp", "fsdp_config", "deepspeed")):
+        yield _HELD_WHOLE
     if cfg.get("fsdp") or cfg.get("fsdp_config"):
         yield from _of_fsdp(cfg)
     if cfg.get("deepspeed"):
         yield from _of_deepspeed(cfg["deepspeed"], untie)
 
 
-def check_sharding(cfg: Mapping[str, Any], untie: bool = False, stages: int = 1) -> None:
+def check_sharding(
+    cfg: Mapping[str, Any], untie: bool = False, stages: int = 1, in_fp8: bool = False
+) -> None:
     """Raise EEVEError with the first of the `problems`."""
-    for problem in problems(cfg, untie, stages):
+    for problem in problems(cfg, untie, stages, in_fp8):
         raise EEVEError(problem)
 
 
@@ -85,13 +96,15 @@ def check_loaded(model) -> None:
         )
 
 
-def check_started(accelerator, stages: int = 1) -> None:
+def check_started(accelerator, stages: int = 1, in_fp8: bool = False) -> None:
     """Raise EEVEError where the launcher, not the config, chose a way of sharding that is not supported.
 
     `accelerator` is the trainer's: Accelerate may have been given FSDP1 or others on its command line.
-    `stages` is how many stages the run has.
+    `stages` is how many stages the run has, `in_fp8` whether it holds its frozen layers in 8 bits.
     """
     kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if in_fp8 and kind in ("FSDP", "DEEPSPEED"):
+        raise EEVEError(_HELD_WHOLE)
     if stages > 1 and kind in ("FSDP", "DEEPSPEED"):
         raise EEVEError(_ONE_STAGE)
     if kind == "FSDP" and not accelerator.is_fsdp2:

@@ -29,6 +29,7 @@ SLOW = [
     "corpus/test_perplexity.py",
     "evaluation/test_inspection.py",
     "faults/test_fuzz.py",
+    "frozen_precision/test_loss.py",
     "losses/test_chunked.py",
     "project/test_init.py",
     "rows/test_guarantee.py",

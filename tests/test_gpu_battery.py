@@ -83,6 +83,14 @@ def test_a_bare_machine_makes_every_figure_that_it_can_and_says_why_not(tmp_path
         if "found" in line and "plain" not in line["figure"]
     )
     assert len({line["figure"] for line in found["memory"] if "found" in line}) == 5
+    fp8 = {line["figure"]: line["found"] for line in found["fp8"]}  # all of them, emulated
+    assert len(fp8) == 8 + 3 and all(each["emulated"] for each in fp8.values())
+    for stage in (1, 3, 5):
+        each = fp8[f"stage {stage}"]
+        assert each["first_loss"]["fp8"] == pytest.approx(each["first_loss"]["bf16"], rel=0.005)
+        assert each["peak_bytes"]["fp8"] < each["peak_bytes"]["bf16"]
+        assert each["planned_bytes"]["fp8"] == pytest.approx(each["peak_bytes"]["fp8"], rel=0.1)
+    assert all(0 < each["relative_error"] < 0.06 for name, each in fp8.items() if "stage" not in name)
     moved = [line["found"] for line in found["optimizers"] if "found" in line]
     assert len(moved) == 6
     assert all(each["frozen_rows_moved"] == 0 and each["trained_rows_moved"] > 0 for each in moved)

@@ -166,3 +166,6 @@ def test_what_the_launcher_chose_is_checked_too():
     for sharded in (started("FSDP", fsdp2=True), started("DEEPSPEED")):
         with pytest.raises(EEVEError, match="give each stage a run of its own"):
             check_started(sharded, stages=5)
+        with pytest.raises(EEVEError, match="`eeve.frozen_precision: fp8` keeps the layers' own weights"):
+            check_started(sharded, in_fp8=True)
+    check_started(started("MULTI_GPU"), in_fp8=True)

@@ -24,12 +24,10 @@ from tests.trainer.trainers import trainer_on
 STAGES, STEPS, SEQUENCES = (1, 2, 5), 4, 64
 
 
-def trainer_of(directory: Path, batch: int, head_loss: str = "chunked") -> EEVETrainer:
-    """A trainer of the stages into `directory`, `batch` sequences in a step on each process."""
+def trainer_of(directory: Path, batch: int, **block: str) -> EEVETrainer:
+    """A trainer of the stages into `directory`, `batch` sequences in a step on each process; `block` has more keys."""
     model = tiny_model()
-    settings = EEVESettings.model_validate(
-        {"stages": [*STAGES], "save_stages": "all", "head_loss": head_loss}
-    )
+    settings = EEVESettings.model_validate({"stages": [*STAGES], "save_stages": "all", **block})
     run = StageRun(settings, vocabulary=Vocabulary(BASE, VOCAB, VOCAB))
     run.freeze(model)
     return trainer_on(
@@ -45,9 +43,9 @@ def trainer_of(directory: Path, batch: int, head_loss: str = "chunked") -> EEVET
     )
 
 
-def train(directory: Path, batch: int, head_loss: str = "chunked") -> None:
+def train(directory: Path, batch: int, **block: str) -> None:
     """Train the stages."""
-    trainer = trainer_of(directory, batch, head_loss)
+    trainer = trainer_of(directory, batch, **block)
     trainer.train()
     trainer.save_model(str(directory))
     trainer.eeve_run.write_record(directory)
@@ -57,5 +55,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     train(Path(sys.argv[1]), batch=2)
     os.environ.pop(progress.VARIABLE, None)  # what follows is no part of that run
+    train(Path(sys.argv[1]) / "fp8", batch=2, frozen_precision="fp8")
     text_runs.two_processes(Path(sys.argv[1]) / "text")
     leave()

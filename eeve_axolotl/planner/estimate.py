@@ -62,6 +62,10 @@ class StageEstimate:
             return "set gradient_checkpointing: true"
         if self.training.head_loss is HeadLoss.PLAIN:
             return "set eeve.head_loss: chunked, with no other loss beside it, or lower sequence_len"
+        if self.training.in_fp8:
+            return (
+                "take a larger GPU, or remove eeve.frozen_precision and shard the model with fsdp_version: 2"
+            )
         return "shard the model with fsdp_version: 2 and fsdp_config over more GPUs, or take a larger GPU"
 
 

@@ -8,6 +8,7 @@ from enum import Enum
 import torch
 
 from eeve_axolotl.batch import OptimizerStep
+from eeve_axolotl.frozen_precision.float8 import fits, held_bytes
 from eeve_axolotl.losses.linear_cross_entropy import tokens_per_chunk
 from eeve_axolotl.planner.shapes import Saved, Shape, saved_bytes
 from eeve_axolotl.stages import Layers, Rows, Stage
@@ -48,6 +49,7 @@ class Training:
     embeddings_dtype: torch.dtype = torch.bfloat16
     checkpointing: bool = False
     head_loss: HeadLoss = HeadLoss.CHUNKED
+    in_fp8: bool = False  # the frozen layers' linear weights
     optimizer: str = "adamw_torch_fused"
     lora_rank: int = 0
     tied: bool = False
@@ -109,7 +111,8 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
     """Peak bytes on one GPU.
 
     weights      parameters x bytes of their dtype. With QLoRA the linear weights take NF4_BYTES, the adapters 4,
-                 and PEFT keeps an untrained copy beside each embedding matrix that trains.
+                 and PEFT keeps an untrained copy beside each embedding matrix that trains. Frozen layers in FP8 take what
+                 `_in_fp8` says.
     gradients    trained parameters x bytes of their dtype, twice under DDP (its buckets are copies).
     optimizer    trained parameters x 2 x bytes of their dtype (AdamW), or what STATE_BYTES says.
     activations  kept for the backward pass (see `shapes.saved_bytes`, and for an adapter the rank values between its
@@ -119,7 +122,8 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
     logits       what the head's loss holds at its peak: tokens x rows x BYTES_PER_LOGIT where logits are whole, what
                  `_held_by_chunks` says where they are made in chunks, 0 with a fused loss.
     total        weights + gradients + optimizer + the peak of activations and logits: the logits come when every
-                 layer is kept, but before any layer is made anew.
+                 layer is kept, but before any layer is made anew. Layers that are read in FP8 are first loaded as
+                 they are: never less than that.
 
     Sharding (FSDP2, ZeRO) divides what it shards by the GPUs; the layer that is gathered is not counted.
     """
@@ -137,7 +141,11 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
         copies = 0 if training.tied else counts.embeddings  # a tied model's one copy is the adapter's own
         weights += shape.linear_parameters * NF4_BYTES + counts.adapters * 4 + copies * of_embeddings
     else:
-        weights += shape.linear_parameters * size
+        weights += _in_fp8(shape, size) if training.in_fp8 else shape.linear_parameters * size
+
+    loaded: float = 0
+    if training.in_fp8:
+        loaded = (shape.other + shape.linear_parameters) * size + embeddings * of_embeddings
 
     in_bytes: float = counts.embeddings * of_embeddings + counts.adapters * 4 + counts.layers * size
     buckets = 2 if training.gpus > 1 and not training.shards else 1
@@ -175,7 +183,16 @@ def memory(shape: Shape, stage: Stage, training: Training, saved: Saved | None =
         optimizer=optimizer,
         activations=activations,
         logits=logits,
-        total=weights + gradients + optimizer + peak,
+        total=max(weights + gradients + optimizer + peak, loaded),
+    )
+
+
+def _in_fp8(shape: Shape, size: int) -> float:
+    """Bytes of the layers' linear weights where those that can be are held in FP8: a byte each and 4 for each row's
+    scale. A matrix laid out anew for a moment, or a micro batch's values in 8 bits, is not counted."""
+    return sum(
+        held_bytes(rows, columns) if fits(rows, columns) else rows * columns * size
+        for columns, rows in shape.linear
     )
 
 

@@ -45,7 +45,7 @@ class Recipe:
         """
         cfg = read_mapping(path, changes)
         settings = read_block(cfg, str(path))
-        check_sharding(cfg, settings.untie, len(settings.schedule()))
+        check_sharding(cfg, settings.untie, len(settings.schedule()), settings.frozen_precision is not None)
         first, untied = _first_model(path, cfg)
         config = read_config(base_model or first)
         return cls(
@@ -92,6 +92,7 @@ class Recipe:
             embeddings_dtype=torch.float32 if _keeps_embeddings_in_32_bits(cfg) else dtype,
             checkpointing=bool(cfg.get("gradient_checkpointing")) and stage.backward_through_layers,
             head_loss=_head_loss(cfg, self.settings),
+            in_fp8=self.settings.frozen_precision is not None and stage.internal_layers is Layers.FROZEN,
             optimizer=cfg.get("optimizer") or "adamw_torch_fused",
             lora_rank=cfg.get("lora_r") or 0,
             tied=self.shape.tied,

@@ -83,6 +83,11 @@ def assumptions(estimates: list[StageEstimate], options: Options) -> str:
     strange = sorted({each.training.optimizer for each in estimates} - set(STATE_BYTES))
     if strange:
         lines.append(f"The state of {', '.join(strange)} is taken for AdamW's.")
+    if any(each.training.in_fp8 for each in estimates):
+        lines.append(
+            "Frozen layers in FP8 are counted in the weights, after they were loaded as they are; no gain in speed is "
+            "counted, for none is proven. Each process keeps their own weights in the machine's memory."
+        )
     if options.price_per_hour is not None:
         lines.append(f"Price: {options.price_per_hour:g} an hour and GPU.")
     return "\n".join(lines)

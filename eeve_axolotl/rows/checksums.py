@@ -115,7 +115,7 @@ def fingerprint(model: nn.Module, mask: RowMask, trained: Collection[str] | None
             if parameter is not None:
                 matrices[id(parameter)] = (each.role if name == "weight" else f"{each.role}.{name}", each)
 
-    keys = _KeysByDevice()
+    keys, device = _KeysByDevice(), _weight_of(model, mask).device
     sums: dict[str, torch.Tensor] = {}  # by block: one sum a row of a matrix, one in all otherwise
     shards: dict[str, nn.Parameter] = {}  # blocks of which this rank holds a piece
     spans: dict[str, tuple[int, int]] = {}  # of matrices: the rows that train
@@ -132,7 +132,7 @@ def fingerprint(model: nn.Module, mask: RowMask, trained: Collection[str] | None
             sums[block] = _row_sums(*_held(parameter), shape[1] if len(shape) == 2 else 1, shape[0], keys)
         else:
             tiles = -(-shape.numel() // _TILE)
-            partial = _row_sums(*_held(parameter), _TILE, tiles, keys)
+            partial = _row_sums(*_held(parameter, device), _TILE, tiles, keys)
             sums[block] = (partial * keys.of_tiles(partial.device, tiles)).sum().view(1)
             if name in trained:
                 trains.add(block)
@@ -205,8 +205,20 @@ def _row_sums(held: torch.Tensor, offset: int, width: int, rows: int, keys: _Key
     return sums
 
 
-def _held(parameter: nn.Parameter) -> tuple[torch.Tensor, int]:
-    """What this rank holds of a parameter, and the index of its first element in the flattened whole."""
+def _weight_of(model: nn.Module, mask: RowMask) -> torch.Tensor:
+    """The input embeddings, which lie where the model computes."""
+    weight = model.get_submodule(mask.inputs.module)._parameters["weight"]
+    assert weight is not None  # row_mask has looked
+    return weight
+
+
+def _held(parameter: nn.Parameter, device: torch.device | None = None) -> tuple[torch.Tensor, int]:
+    """What this rank holds of a parameter, and the index of its first element in the flattened whole.
+
+    Args:
+        device: where the model computes. What is kept in the machine's memory beside a model on a GPU is summed there,
+            which takes seconds where a CPU takes minutes.
+    """
     if is_partitioned(parameter):
         import torch.distributed as dist
 
@@ -221,6 +233,8 @@ def _held(parameter: nn.Parameter) -> tuple[torch.Tensor, int]:
             )
         first, _ = shard_offset(parameter)
         return parameter.to_local(), first * torch.Size(parameter.shape[1:]).numel()
+    if device is not None and device.type == "cuda" and parameter.device.type == "cpu":
+        return parameter.detach().to(device), 0
     return parameter, 0
 
 

@@ -30,6 +30,8 @@ FSDP = {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "transformer_layer_cls_to_
         "state_dict_type": "FULL_STATE_DICT", "reshard_after_forward": True}  # fmt: skip
 CHAT = {"chat_template": "chatml", "datasets": [{"path": "./chat.jsonl", "type": "chat_template"}]}
 STREAM = {"datasets": None, "pretraining_dataset": [{"path": "./text.jsonl", "type": "pretrain"}]}
+FP8 = {"eeve": {"stage": 3, "frozen_precision": "fp8"}}
+WHOLE = {"input_embeddings": "new", "output_embeddings": "all", "internal_layers": "full"}
 DPO = {"rl": "dpo", "datasets": [{"path": "./text.jsonl", "type": "chatml.intel"}]}
 
 
@@ -79,6 +81,21 @@ CASES = [
     Case("deepspeed", {"deepspeed": "./zero3.json"}),
     Case("deepspeed in pieces", {"deepspeed": "./zero3_pieces.json"}, "saves ZeRO-3 weights in pieces"),
     Case("deepspeed, no file", {"deepspeed": "deepspeed_configs/zero2.json"}, "deepspeed_configs/zero2.json does not exist"),
+    Case("8 bits", FP8, unknown="no GPU is seen here, so it is not known whether the one that will train has FP8"),
+    Case("8 bits, several stages", {"eeve": {"stages": [1, 4, 5], "frozen_precision": "fp8"}}, unknown="no GPU is seen"),
+    Case("8 bits, sharded", {**FP8, "fsdp_version": 2, "fsdp_config": FSDP}, "fp8` keeps .*this run is sharded"),
+    Case("8 bits, ZeRO", {**FP8, "deepspeed": "./zero3.json"}, "fp8` keeps .*this run is sharded"),
+    Case("8 bits, tensor parallel", {**FP8, "tensor_parallel_size": 2}, "`tensor_parallel_size: 2` cuts matrices"),
+    Case("8 bits in stage 6", {**QLORA, "eeve": {"stage": 6, "frozen_precision": "fp8"}},
+         r"stage 6 trains the internal layers \(qlora\); remove it"),
+    Case("8 bits, layers train", {"eeve": {**WHOLE, "frozen_precision": "fp8"}},
+         r"stage custom trains the internal layers \(full\)"),
+    Case("8 bits, quantised", {**FP8, "load_in_8bit": True}, "stage 3 trains without an adapter, which a quantised"),
+    Case("8 bits, a quantised base", {**FP8, "base_model": "./quantised"}, r"the base model is quantised already \(fp8\)"),
+    Case("8 bits, Axolotl's", {**FP8, "fp8": True, "torch_compile": True}, "`fp8` cannot be used together with `eeve.frozen",
+         more="`torch_compile` cannot be used together with `eeve.frozen_precision: fp8`"),
+    Case("8 bits, fp16", {**FP8, "fp16": True}, "`fp16` cannot be used together with `eeve.frozen_precision: fp8`"),
+    Case("other bits", {"eeve": {"stage": 3, "frozen_precision": "fp4"}}, "frozen_precision.*fp8"),
     Case("dpo", DPO, "`rl` cannot be used together with `eeve:`"),
     *[Case(rl, {"rl": rl}, "`rl` cannot be used together with `eeve:`") for rl in ("kto", "orpo", "ipo", "simpo", "grpo")],
     Case("reward", {"reward_model": True}, "`reward_model` cannot be used together"),
@@ -167,6 +184,10 @@ def places(tmp_path_factory):
     marked = tiny_llama(len(tokenizer) + 3, hidden_size=8)
     marked.config.eeve_axolotl = {"base_vocab_size": BASE, "vocab_size": len(tokenizer) + 3}
     marked.save_pretrained(directory / "marked")
+    quantised = tiny_llama(BASE, hidden_size=8)
+    quantised.config.quantization_config = {"quant_method": "fp8"}
+    quantised.config.save_pretrained(directory / "quantised")
+    base.save_pretrained(directory / "quantised")
     (directory / "text.jsonl").write_text('{"text": "hello there, hello"}\n' * 64, encoding="utf-8")
     chat = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
     (directory / "chat.jsonl").write_text(chat * 8, encoding="utf-8")

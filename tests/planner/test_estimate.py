@@ -1,5 +1,6 @@
 """`axolotl eeve plan` on recipes: the paper's, and those that cannot be run."""
 
+import dataclasses
 import json
 import re
 
@@ -11,6 +12,7 @@ from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.planner import gpus
 from eeve_axolotl.planner.estimate import Options, check_fits, estimate
+from eeve_axolotl.planner.table import assumptions
 from eeve_axolotl.records import CORPUS_MANIFEST
 from tests.conftest import ROOT, tiny_llama
 
@@ -133,6 +135,30 @@ def test_the_heads_loss_is_planned_as_it_will_be_made(recipe):
         == 0
     )
     assert 0 < logits() < whole / 2
+
+
+def test_frozen_layers_in_fp8_are_planned_as_half_of_their_weights_and_not_as_faster():
+    """SOLAR's linear weights, 2 bytes each, are a byte and a scale a row; its embeddings and norms are as before."""
+    (plain,) = estimate(SOLAR / "stage1.yml", H100S)
+    in_fp8 = Options(gpu=H100S.gpu, gpus=8, changes=("eeve.frozen_precision=fp8",))
+    (held,) = estimate(SOLAR / "stage1.yml", in_fp8)
+    layer = 2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 14336 * 4096
+    scales = 48 * 4 * (2 * 4096 + 2 * 1024 + 2 * 14336 + 4096)
+    assert plain.memory.weights - held.memory.weights == 48 * layer - scales
+    assert plain.memory.total - held.memory.total == 48 * layer - scales
+    assert (held.hours, held.flops) == (plain.hours, plain.flops)
+    assert "no gain in speed is counted" in assumptions([plain, held], H100S)
+    assert "FP8" not in assumptions([plain], H100S)
+
+
+def test_layers_that_are_read_in_fp8_are_first_loaded_whole(recipe):
+    (plain,) = estimate(recipe(eeve={"stage": 2}, micro_batch_size=1, sequence_len=16), H100S)
+    (held,) = estimate(
+        recipe(eeve={"stage": 2, "frozen_precision": "fp8"}, micro_batch_size=1, sequence_len=16), H100S
+    )
+    assert held.memory.total >= plain.memory.weights > held.memory.weights
+    too_large = dataclasses.replace(held, largest_micro_batch=0)
+    assert too_large.advice.startswith("take a larger GPU, or remove eeve.frozen_precision")
 
 
 def test_a_chain_that_began_by_untying_stays_untied():
