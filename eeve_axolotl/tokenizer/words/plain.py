@@ -105,17 +105,32 @@ class PlainWordSplitter(WordSplitter):
         """
         if self._prefix is None or (self._odd and self._odd.search(text)):
             return [piece.decode().replace(BOUNDARY, " ") for piece in self._reader.pieces(text)]
-        prefix, once, unless_there = self._prefix
-        pieces = []
         sections = self._plain.split(text) if self._plain else [text]
-        for n, section in enumerate(sections):
-            if not section:
-                continue
-            piece = section.replace(BOUNDARY, " ")
-            if not (once and n) and not (unless_there and piece.startswith(" ")):
-                piece = prefix + piece
-            pieces.append(piece)
-        return pieces
+        return [self._prefixed(section, n, self._prefix) for n, section in enumerate(sections) if section]
+
+    @staticmethod
+    def _prefixed(section: str, number: int, prefix: _Prefix) -> str:
+        """A text's section `number` as the base's model gets it, but with a space for each ▁."""
+        piece = section.replace(BOUNDARY, " ")
+        if (prefix.once and number) or (prefix.unless_there and piece.startswith(" ")):
+            return piece
+        return prefix.text + piece
+
+    def apart(self, text: str) -> list[str] | None:
+        """`text` as `pieces` has it, and with the added tokens that cut it: each second string is one of these.
+
+        Some may be empty. None where the base changes the text in other ways, or an added token takes more than its
+        own characters.
+        """
+        if self._prefix is None or (self._odd and self._odd.search(text)):
+            return None
+        if self._plain is None or not self._plain.search(text):
+            return [self._prefixed(text, 0, self._prefix) if text else ""]
+        parts = re.split(f"({self._plain.pattern})", text)
+        return [
+            part if n % 2 or not part else self._prefixed(part, n // 2, self._prefix)
+            for n, part in enumerate(parts)
+        ]
 
     def _cut(self, chunk: str) -> tuple[str, ...]:
         """A chunk's words, where base tokens tie the scripts' letters to other characters."""
@@ -148,6 +163,11 @@ class PlainWordSplitter(WordSplitter):
             "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": True, "ignore_merges": False,
         }  # fmt: skip
+
+
+def is_prefixed(state: dict) -> bool:
+    """Whether a base's JSON changes a text by no more than a prefix and ▁ for a space."""
+    return _prefix(state) is not None
 
 
 def _inside(characters: Iterable[str]) -> str:
