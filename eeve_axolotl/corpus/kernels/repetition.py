@@ -138,6 +138,18 @@ def _size(sizes, begin, n):
     return size
 
 
+@njit(inline="always")
+def _counted(runs):
+    """A hash table of runs of words, and how often each is there (int64, a number for each slot)."""
+    table = _table(len(runs))
+    times = np.zeros(len(table), np.int64)
+    for number in runs:
+        slot = _slot(table, number)
+        table[slot] = number
+        times[slot] += 1
+    return table, times
+
+
 @njit(nogil=True, cache=True)
 def _top(sizes, hashes, n):
     """The characters of all places of an n-gram, with blanks: of the n-gram that has most, and of the most frequent one.
@@ -145,32 +157,45 @@ def _top(sizes, hashes, n):
     Of several that are most frequent, the one that comes first.
     """
     runs = _runs(hashes, n)
-    table = _table(len(runs))
-    times = np.zeros(len(table), np.int64)
-    largest = 0
-    for word in range(len(runs)):
-        slot = _slot(table, runs[word])
-        table[slot] = runs[word]
-        times[slot] += 1
-        largest = max(largest, times[slot] * (_size(sizes, word, n) + n - 1))
-    most, of_most = 0, 0
+    table, times = _counted(runs)
+    largest, most, of_most = 0, 0, 0
     for word in range(len(runs)):
         often = times[_slot(table, runs[word])]
+        characters = often * (_size(sizes, word, n) + n - 1)
+        largest = max(largest, characters)
         if often > most:
-            most, of_most = often, often * (_size(sizes, word, n) + n - 1)
+            most, of_most = often, characters
     return largest, of_most
+
+
+@njit(nogil=True, cache=True)
+def _often(hashes):
+    """How often the text has each of its words: int64."""
+    words = _runs(hashes, 1)
+    table, times = _counted(words)
+    often = np.empty(len(words), np.int64)
+    for word in range(len(words)):
+        often[word] = times[_slot(table, words[word])]
+    return often
+
+
+@njit(nogil=True, cache=True)
+def _at_most(sizes, often, n):
+    """A bound for the first number of `_top`: an n-gram is no more frequent than the rarest of its words."""
+    largest = 0
+    for word in range(len(sizes) - n + 1):
+        rarest = often[word]
+        for k in range(word + 1, word + n):
+            rarest = min(rarest, often[k])
+        largest = max(largest, rarest * (_size(sizes, word, n) + n - 1))
+    return largest
 
 
 @njit(nogil=True, cache=True)
 def _covered(sizes, hashes, n):
     """The characters of all words that are in an n-gram which occurs more than once."""
     runs = _runs(hashes, n)
-    table = _table(len(runs))
-    times = np.zeros(len(table), np.int64)
-    for number in runs:
-        slot = _slot(table, number)
-        table[slot] = number
-        times[slot] += 1
+    table, times = _counted(runs)
     covered, characters = 0, 0  # the words before `covered` are done with
     for word in range(len(runs)):
         if times[_slot(table, runs[word])] > 1:
@@ -216,8 +241,22 @@ def _duplicated(sizes, prefixes, powers, n):
 
 
 @njit(nogil=True, cache=True)
-def objection(points, classes, shares, short):
+def objection(
+    points,
+    classes,
+    short,
+    paragraphs,
+    paragraph_characters,
+    lines,
+    line_characters,
+    top,
+    top_n,
+    duplicated,
+    duplicated_n,
+):
     """Which rule a text breaks first, as above; 0 for none. A text of fewer than `short` words has no rules of TOP.
+
+    The last eight arguments are the `Shares`: a named tuple takes numba longer to read than a document.
 
     A quick look tells whether a rule of n-grams may apply, before they are computed.
     """
@@ -228,33 +267,34 @@ def objection(points, classes, shares, short):
     while begin < end and classes[points[begin]] & WHITE:
         begin += 1
     repeated, characters, parts = _repeated_parts(points, begin, end, 2)
-    if repeated / parts > shares.paragraphs:
+    if repeated / parts > paragraphs:
         return PARAGRAPHS
-    if characters / size > shares.paragraph_characters:
+    if characters / size > paragraph_characters:
         return PARAGRAPH_CHARACTERS
     repeated, characters, parts = _repeated_parts(points, 0, size, 1)
-    if repeated / parts > shares.lines:
+    if repeated / parts > lines:
         return LINES
-    if characters / size > shares.line_characters:
+    if characters / size > line_characters:
         return LINE_CHARACTERS
     starts, sizes, hashes = _words(points, classes)
     may = False
     found = 0
     if len(sizes) >= short:
-        for k in range(len(shares.top)):
-            if len(sizes) >= shares.top_n[k]:
-                largest, of_most = _top(sizes, hashes, shares.top_n[k])
-                may = may or largest > shares.top[k] * size
-                if found == 0 and of_most / size > shares.top[k]:
-                    found = TOP + shares.top_n[k]
+        often = _often(hashes)
+        for k in range(len(top)):
+            if _at_most(sizes, often, top_n[k]) > top[k] * size:
+                largest, of_most = _top(sizes, hashes, top_n[k])
+                may = may or largest > top[k] * size
+                if found == 0 and of_most / size > top[k]:
+                    found = TOP + top_n[k]
     if found:
         return found
-    shortest = shares.duplicated_n[0]
+    shortest = duplicated_n[0]
     if not may:
-        may = len(sizes) > shortest and _covered(sizes, hashes, shortest) > shares.duplicated.min() * size
+        may = len(sizes) > shortest and _covered(sizes, hashes, shortest) > duplicated.min() * size
     if may:
         prefixes, powers = _prefixes(points, starts, sizes)
-        for k in range(len(shares.duplicated)):
-            if _duplicated(sizes, prefixes, powers, shares.duplicated_n[k]) / size > shares.duplicated[k]:
-                return DUPLICATED + shares.duplicated_n[k]
+        for k in range(len(duplicated)):
+            if _duplicated(sizes, prefixes, powers, duplicated_n[k]) / size > duplicated[k]:
+                return DUPLICATED + duplicated_n[k]
     return 0

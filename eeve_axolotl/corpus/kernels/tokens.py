@@ -21,6 +21,9 @@ NONE, BREAK = -1, -2
 LONGEST = 400
 """Characters of a word, at most: merging takes time that grows with their square."""
 
+TIED = 1 << 23
+"""Bits of the table of characters that a merge may join: small enough to stay in the processor's cache."""
+
 _NEVER = np.iinfo(np.int32).max
 _SEED = np.uint64(0xA0761D6478BD642F)
 
@@ -38,9 +41,10 @@ class Bpe(NamedTuple):
     """int32 (slots, 2): the merge's rank, and the token that it makes."""
 
     tied: np.ndarray
-    """int64 (slots,), a hash table of the characters that a merge may join: first << 32 | second, -1 in an empty slot.
+    """uint8 (TIED / 8,): a bit for each hash of two characters, set where a merge may join such two.
 
-    Empty where words come cut already.
+    Others may have the same hash: they are then left together too, which changes no token. Empty where words come cut
+    already.
     """
 
     first_new: int
@@ -50,14 +54,15 @@ class Bpe(NamedTuple):
 class Memo(NamedTuple):
     """The tokens of words that were met before: a hash table whose size is a power of two."""
 
-    keys: np.ndarray
-    """uint64 (slots, 2): two hashes of the word, both 0 in an empty slot."""
+    rows: np.ndarray
+    """uint64 (slots, 4): two hashes of the word, both 0 in an empty slot; what it has; two new tokens.
 
-    values: np.ndarray
-    """int32 (slots, 3): how many tokens it has, how many of them are new, and where these are in `new`."""
+    What it has is the number of its tokens | that of the new ones << 16 | where these are in `new` << 32. Of at most
+    two, the last number says which they are, each in 32 bits: one look into memory finds all of nearly every word.
+    """
 
     new: np.ndarray
-    """int32: new tokens, counted from 0."""
+    """int32: the new tokens of words that have more than two, counted from 0."""
 
     used: np.ndarray
     """int64 (2,): how many slots are in use, and how much of `new`."""
@@ -98,30 +103,64 @@ def _hashes(word, size):
 
 
 @njit(inline="always")
-def _slot(one, other, keys):
+def _slot(one, other, rows):
     """Where a word is in the table, or would be."""
-    slot = np.int64(one & np.uint64(len(keys) - 1))
-    while keys[slot, 1] and (keys[slot, 0] != one or keys[slot, 1] != other):
-        slot = (slot + 1) & (len(keys) - 1)
+    slot = np.int64(one & np.uint64(len(rows) - 1))
+    while rows[slot, 1] and (rows[slot, 0] != one or rows[slot, 1] != other):
+        slot = (slot + 1) & (len(rows) - 1)
     return slot
 
 
 @njit(nogil=True, cache=True)
-def remember(word, tokens, first_new, memo):
-    """Put a word of symbols (int32) with its tokens (int32) into the table, which has room for it; returns its slot."""
+def remember(word, tokens, first_new, rows, new, used):
+    """Put a word of symbols (int32) with its tokens (int32) into the `Memo`, which has room for it; returns its slot."""
     one, other = _hashes(word, len(word))
-    slot = _slot(one, other, memo.keys)
-    memo.keys[slot, 0], memo.keys[slot, 1] = one, other
-    begin = memo.used[1]
-    end = begin
+    slot = _slot(one, other, rows)
+    begin = used[1]
+    many, few = 0, np.uint64(0)
     for token in tokens:
         if token >= first_new:
-            memo.new[end] = token - first_new
-            end += 1
-    memo.values[slot, 0], memo.values[slot, 1], memo.values[slot, 2] = len(tokens), end - begin, begin
-    memo.used[0] += 1
-    memo.used[1] = end
+            new[begin + many] = token - first_new
+            few |= np.uint64(token - first_new) << np.uint64(32 * min(many, 1))
+            many += 1
+    has = np.uint64(len(tokens)) | np.uint64(many) << np.uint64(16) | np.uint64(begin) << np.uint64(32)
+    rows[slot, 0], rows[slot, 1], rows[slot, 2], rows[slot, 3] = one, other, has, few
+    used[0] += 1
+    if many > 2:
+        used[1] = begin + many
     return slot
+
+
+@njit(inline="always")
+def _find(token, times, found):
+    """Note that a new token was found once more."""
+    if times[token] == 0:
+        found[found[-1]] = token
+        found[-1] += 1
+    times[token] += 1
+
+
+@njit(inline="always")
+def _pair(first, second):
+    """The hash of two symbols: which bit of TIED is theirs."""
+    number = (np.uint64(first) << np.uint64(32) | np.uint64(second)) * _SEED
+    return number >> np.uint64(41)
+
+
+@njit(cache=True)
+def tie(first, second):
+    """The table of characters that a merge may join, from two arrays of symbols (int32): the first ones and the second."""
+    tied = np.zeros(TIED // 8, np.uint8)
+    for n in range(len(first)):
+        bit = _pair(first[n], second[n])
+        tied[bit >> np.uint64(3)] |= np.uint8(1 << (bit & np.uint64(7)))
+    return tied
+
+
+@njit(inline="always")
+def _is_tied(first, second, tied):
+    bit = _pair(first, second)
+    return tied[bit >> np.uint64(3)] >> (bit & np.uint64(7)) & 1
 
 
 @njit(inline="always")
@@ -139,33 +178,31 @@ def _end_of_word(points, n, symbols, tied, word):
         if n == len(points):
             break
         symbol = symbols[points[n]]
-        if symbol < 0 or (len(tied) > 0 and find(last, symbol, tied) < 0):
+        if symbol < 0 or (len(tied) > 0 and not _is_tied(last, symbol, tied)):
             break
         last = symbol
     return n, size
 
 
 @njit(nogil=True, cache=True)
-def count(points, bpe, memo, times, found):
+def count(points, times, found, symbols, merges, makes, tied, first_new, rows, new, used):
     """Count the tokens of a text, and add its new tokens to those that were found before.
 
     Args:
-        memo: words without room there are forgotten by the caller.
         times: int32 (new tokens,), how often each was found.
         found: int32 (new tokens + 1,), those found so far; the last element says how many they are.
+        symbols, merges, makes, tied, first_new: a `Bpe`.
+        rows, new, used: a `Memo`. (Named tuples themselves take numba longer to read than a document.)
 
-    Returns how many tokens there are and at which character it stopped: before the end where `memo` has no room; or
+    Returns how many tokens there are and at which character it stopped: before the end where the memo has no room; or
     -1 and the character where a word begins that is too long.
     """
-    # Taken out of the named tuples once: an access in the loop would count a reference each time.
-    symbols, merges, makes, tied, first_new = bpe
-    keys, values, new, used = memo
     word, tokens, ranks = (
         np.empty(LONGEST, np.int32),
         np.empty(LONGEST, np.int32),
         np.empty(LONGEST, np.int32),
     )
-    total, n = 0, 0
+    total, n = np.int64(0), 0
     while n < len(points):
         symbol = symbols[points[n]]
         if symbol < 0:
@@ -177,22 +214,26 @@ def count(points, bpe, memo, times, found):
         if size == LONGEST:
             return -1, n
         one, other = _hashes(word, size)
-        slot = _slot(one, other, keys)
-        if keys[slot, 1] == 0:
-            if used[0] >= len(keys) // 2 or used[1] + LONGEST > len(new):
+        slot = _slot(one, other, rows)
+        if rows[slot, 1] == 0:
+            if used[0] >= len(rows) // 2 or used[1] + LONGEST > len(new):
                 return total, n
             tokens[:size] = word[:size]
             left = _merge(tokens, ranks, size, merges, makes)
-            slot = remember(word[:size], tokens[:left], first_new, memo)
+            slot = remember(word[:size], tokens[:left], first_new, rows, new, used)
         n = end
-        total += values[slot, 0]
-        begin = values[slot, 2]
-        for k in range(begin, begin + values[slot, 1]):
-            token = new[k]
-            if times[token] == 0:
-                found[found[-1]] = token
-                found[-1] += 1
-            times[token] += 1
+        has = rows[slot, 2]
+        total += np.int64(has & np.uint64(0xFFFF))
+        many = np.int64(has >> np.uint64(16) & np.uint64(0xFFFF))
+        if many > 2:
+            begin = np.int64(has >> np.uint64(32))
+            for k in range(begin, begin + many):
+                _find(new[k], times, found)
+        elif many:
+            few = rows[slot, 3]
+            _find(np.int64(few & np.uint64(0xFFFFFFFF)), times, found)
+            if many == 2:
+                _find(np.int64(few >> np.uint64(32)), times, found)
     return total, n
 
 

@@ -58,7 +58,7 @@ class CutLines(Step):
         boilerplate = np.load(self.plan.folder("lines") / f"group{piece.group}.npy")
         least = settings.mix[name].filters.min_characters
         tally = Tally()
-        with Writer(self.plan.file(self.name, rank), DOCUMENTS) as kept:
+        with Writer(self.plan.file(self.name, rank), DOCUMENTS, dictionary=False) as kept:
             for row in records(self.plan.file("filter", rank)):
                 text = dup.without_lines(row["text"], boilerplate, settings.deduplicate.shortest_line)
                 if text != row["text"]:

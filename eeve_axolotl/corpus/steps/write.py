@@ -71,7 +71,7 @@ class Split(Step):
         cut = {row["row"]: row["text"] for row in records(Score.cut(plan, rank)) if row["row"] in places}
         with contextlib.ExitStack() as stack:
             writers = {
-                place: stack.enter_context(Writer(self.part(plan, place, rank), PLACED))
+                place: stack.enter_context(Writer(self.part(plan, place, rank), PLACED, dictionary=False))
                 for place in sorted({place for place, _, _ in places.values()})
             }
             documents = pq.read_metadata(plan.file("documents", rank)).num_rows
