@@ -74,7 +74,9 @@ class TokenCounter:
         if reason:
             LOG.info("%s: whole texts are tokenized, since %s", self.directory, reason)
             return None
-        return ByWords(self._state, self.base_vocab_size, self.new_tokens)
+        counter = ByWords(self._state, self.base_vocab_size, self.new_tokens)
+        del self._state  # many objects; it is read again if it is asked for
+        return counter
 
     @property
     def new_tokens(self) -> int:
@@ -119,6 +121,8 @@ class TokenCounter:
         if self._left_to_check:
             self._left_to_check -= 1
             whole = self._counted_whole(text)
+            if not self._left_to_check:
+                del self._tokenizer  # the same
             if not _are_equal(counted, whole):
                 LOG.warning(
                     "%s: whole texts are tokenized, since by words a text has other tokens", self.directory
