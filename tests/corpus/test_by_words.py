@@ -122,7 +122,7 @@ def whole(tokenizer: Tokenizer, text: str, first_new: int) -> tuple[int, dict[in
 @given(texts)
 @example(" ".join(WORDS))
 @example("가" * (LONGEST - 2))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_counts_by_words_are_the_tokenizers_own(pairs, text):
     for counter, tokenizer, first_new in pairs:
         counted = counter.count(text)

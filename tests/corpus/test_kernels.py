@@ -37,7 +37,7 @@ PARTS = [
     *("\r\n", "\n\n\n", " \n", "ΟΔΟΣ ", "1.5", "3,4.5", "12월", "a\u200b\u0308", "👨‍👩‍👧", "😀"),
 ]
 texts = st.lists(st.sampled_from(PARTS) | st.characters(codec="utf-8"), max_size=60).map("".join)
-many = settings(max_examples=300, deadline=None)
+many = settings(max_examples=150, deadline=None)
 
 
 @given(st.binary(min_size=1, max_size=hashes.LONGEST))
@@ -212,7 +212,7 @@ repeated = st.lists(
 @given(repeated)
 @example(" \n ")
 @example("\n\na\n\na\n\n")
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_repetition_is_what_datatroves_rules_say(text):
     document = DatatroveDocument(text, "1")
     found = RepetitionFilter(short=0).filter(document)
