@@ -13,6 +13,7 @@ from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from eeve_axolotl.corpus import steps
+from eeve_axolotl.corpus.memory import give_back
 from eeve_axolotl.corpus.plan import Plan, make_plan
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
@@ -31,6 +32,7 @@ def build(settings: CorpusSettings) -> Path:
     """
     output = Path(settings.output)
     check_writable(output, "output")
+    give_back()
     plan = make_plan(settings)
     if output.exists() and not settings.overwrite:
         raise EEVEError(f"{output} exists already; give another `output`, or set `overwrite: true`")

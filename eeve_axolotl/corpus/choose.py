@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eeve_axolotl.corpus.counts import Block, Counts
+from eeve_axolotl.corpus.counts import Counts
+from eeve_axolotl.corpus.kernels.gains import gains
 
 STEP = 0.1  # how far below the best gain a document may be and still be taken
 EIGHTHS = 8  # the natural part is found in eighths of the budget
@@ -191,7 +192,7 @@ class _Problem:
 
             for block in self.counts.blocks(may_hold_one):
                 here = slice(block.start, block.start + len(block))
-                gain = self._gain(block, missing, worth) / self.cost[here]
+                gain = gains(block.offsets, block.ids, block.counts, missing, worth) / self.cost[here]
                 bound[here] = np.minimum(bound[here], gain)
                 bound[here][self.cost[here] > left] = 0
                 for document in np.flatnonzero(bound[here] >= threshold):
@@ -206,8 +207,3 @@ class _Problem:
                         missing[ids] = np.maximum(missing[ids] - times, 0)
                         left -= cost
         return budget - left
-
-    @staticmethod
-    def _gain(block: Block, missing: np.ndarray, worth: np.ndarray) -> np.ndarray:
-        values = np.minimum(block.counts, missing[block.ids]) * worth[block.ids]
-        return np.bincount(block.rows, values, len(block))

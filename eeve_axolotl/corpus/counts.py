@@ -7,8 +7,6 @@ often. The choice of documents needs nothing else.
 
 from __future__ import annotations
 
-import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eeve_axolotl.corpus.kernels.gains import add_up
+from eeve_axolotl.corpus.token_counter import TokenCounter
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import writing
-from eeve_axolotl.tokenizer.spelling import spelling_of
-from eeve_axolotl.vocabulary import id_count
 
 BLOCK = 2048  # documents in a block: what the choice has in memory at a time
 
@@ -41,71 +39,6 @@ SCHEMA = pa.schema(
 )
 
 
-class TokenCounter:
-    """Counts new tokens with the extended tokenizer in `directory`.
-
-    Args:
-        directory: of a tokenizer that AutoTokenizer loads; its `tokenizer.json` is read if there is one.
-        base_vocab_size: tokens of the base tokenizer; ids from here on are new.
-    """
-
-    def __init__(self, directory: str | Path, base_vocab_size: int):
-        from tokenizers import Tokenizer
-
-        # One process per core does better than threads, and datatrove starts the processes.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        path = Path(directory) / "tokenizer.json"
-        if path.is_file():
-            self._tokenizer = Tokenizer.from_file(str(path))
-        else:
-            from transformers import AutoTokenizer
-
-            self._tokenizer = AutoTokenizer.from_pretrained(str(directory)).backend_tokenizer
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self.base_vocab_size = base_vocab_size
-        self.vocab_size = id_count(self._tokenizer)
-        self._added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
-
-    @property
-    def new_tokens(self) -> int:
-        """Number of new tokens."""
-        return self.vocab_size - self.base_vocab_size
-
-    def pieces(self) -> list[str]:
-        """The new tokens in the order of their ids, spelled as for a person: ▁ for the space before a word."""
-        read, added = spelling_of(json.loads(self._tokenizer.to_str())).read, self._added
-        tokens = map(self._tokenizer.id_to_token, range(self.base_vocab_size, self.vocab_size))
-        # A vocabulary may leave an id out; there is nothing to show then.
-        return [token if token in added else read(token) for token in (token or "" for token in tokens)]
-
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
-        return [
-            encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        ]
-
-    def count(self, texts: Sequence[str]) -> dict[str, np.ndarray | pa.Array]:
-        """The columns bytes, tokens, new_tokens, ids and counts of SCHEMA for `texts`."""
-        ids = self.ids(texts)
-        tokens = np.array([len(one) for one in ids], np.int64)
-        document = np.repeat(np.arange(len(ids)), tokens)
-        flat = np.fromiter((token for one in ids for token in one), np.int64, int(tokens.sum()))
-        new = flat >= self.base_vocab_size
-        pairs, times = np.unique(
-            document[new] * self.new_tokens + flat[new] - self.base_vocab_size, return_counts=True
-        )
-        document, token = np.divmod(pairs, max(self.new_tokens, 1))
-        offsets = np.searchsorted(document, np.arange(len(ids) + 1)).astype(np.int32)
-        return {
-            "bytes": np.array([len(text.encode()) for text in texts], np.int64),
-            "tokens": tokens,
-            "new_tokens": np.bincount(document, times, len(ids)).astype(np.int64),
-            "ids": pa.ListArray.from_arrays(offsets, token.astype(np.int32)),
-            "counts": pa.ListArray.from_arrays(offsets, times.astype(np.int32)),
-        }
-
-
 @dataclass(frozen=True)
 class Block:
     """Documents `start` to `start + len` of the whole corpus, as a sparse matrix of counts by rows.
@@ -120,15 +53,6 @@ class Block:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
-
-    @property
-    def rows(self) -> np.ndarray:
-        """The document of each entry, counted from the block's start."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
-
-    def total(self, chosen: np.ndarray, new_tokens: int) -> np.ndarray:
-        """Occurrences of each new token in the documents of this block for which `chosen` is true."""
-        return np.bincount(self.ids, self.counts * chosen[self.rows], new_tokens)
 
 
 class Counts:
@@ -201,7 +125,8 @@ class Counts:
         """Occurrences of each new token in the documents for which `chosen` (bool per document) is true."""
         total = np.zeros(new_tokens)
         for block in self.blocks(lambda start, end: bool(chosen[start:end].any())):
-            total += block.total(chosen[block.start : block.start + len(block)], new_tokens)
+            here = chosen[block.start : block.start + len(block)]
+            add_up(block.offsets, block.ids, block.counts, here, total)
         return total.astype(np.int64)
 
 

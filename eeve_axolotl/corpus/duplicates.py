@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from eeve_axolotl.corpus.text import n_gram_hashes, word_hashes
+from eeve_axolotl.corpus.kernels import cleaning
+from eeve_axolotl.corpus.kernels import passages as kernels
+from eeve_axolotl.corpus.kernels.characters import classes, points, small
+from eeve_axolotl.corpus.text import small_points
 
 # Consecutive words that two texts do not share by chance: the n-gram of GPT-3's overlap test.
 LEAK_WORDS = 13
@@ -22,14 +25,15 @@ LEAK_LINE = 6  # a line of fewer words than that counts as a whole, from this ma
 
 def text_hash(text: str) -> int:
     """A 64-bit hash of `text` that ignores case and how it is broken into lines."""
-    return xxhash.xxh3_64_intdigest(" ".join(text.lower().split()).encode())
+    characters = small_points(text)
+    key = np.empty(4 * len(characters) + 1, np.uint8)
+    ends = kernels.spell(characters, small(), key)  # words with a blank between them
+    return xxhash.xxh3_64_intdigest(key[: ends[-1] if len(ends) else 0].data)
 
 
 def line_hashes(text: str, shortest: int) -> np.ndarray:
     """The distinct hashes (uint64) of the lines of `text` with at least `shortest` characters."""
-    lines = [line.strip() for line in text.split("\n")]
-    hashes = [xxhash.xxh3_64_intdigest(line.encode()) for line in lines if len(line) >= shortest]
-    return np.unique(np.array(hashes, np.uint64))
+    return cleaning.distinct(cleaning.line_hashes(points(text), classes(), shortest))
 
 
 def frequent(files: Sequence[Path], least: int, parts: int = 16) -> np.ndarray:
@@ -71,33 +75,19 @@ def without_lines(text: str, boilerplate: np.ndarray, shortest: int) -> str:
     """`text` without the lines whose hash is in the sorted array `boilerplate`."""
     if not len(boilerplate):
         return text
-    lines = text.split("\n")
-    stripped = [line.strip() for line in lines]
-    hashes = np.array(
-        [xxhash.xxh3_64_intdigest(line.encode()) if len(line) >= shortest else 0 for line in stripped],
-        np.uint64,
-    )
+    hashes = cleaning.line_hashes(points(text), classes(), shortest)
     cut = contains(boilerplate, hashes) & (hashes != 0)
-    return "\n".join(line for line, gone in zip(lines, cut, strict=True) if not gone) if cut.any() else text
+    if not cut.any():
+        return text
+    return "\n".join(line for line, gone in zip(text.split("\n"), cut, strict=True) if not gone)
 
 
 def _passages(text: str) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of the passages of `text`, and the line that each is in."""
-    lines = [line.split() for line in text.lower().split("\n")]
-    long = np.array([number for number, line in enumerate(lines) if len(line) >= LEAK_LINE], np.int64)
-    words = word_hashes([word for number in long for word in lines[number]])
-    lengths = np.array([len(lines[number]) for number in long], np.int64)
-    ends = np.cumsum(lengths)
-    runs = n_gram_hashes(words, LEAK_WORDS)
-    line = np.repeat(np.arange(len(long)), lengths)[: len(runs)]
-    within = np.arange(len(runs)) + LEAK_WORDS <= ends[line]
-    hashes, at = [runs[within]], [line[within]]
-    for length in range(LEAK_LINE, LEAK_WORDS):
-        whole = np.flatnonzero(lengths == length)
-        if len(whole):
-            hashes.append(n_gram_hashes(words, length)[(ends - lengths)[whole]])
-            at.append(whole)
-    return np.concatenate(hashes), long[np.concatenate(at)]
+    found: tuple[np.ndarray, np.ndarray] = kernels.passages(
+        small_points(text), small(), LEAK_LINE, LEAK_WORDS
+    )
+    return found
 
 
 def passages(text: str) -> np.ndarray:
@@ -109,14 +99,25 @@ def passages(text: str) -> np.ndarray:
 
 
 def without_passages(text: str, secret: np.ndarray) -> str:
-    """`text` without the lines that hold a passage whose hash is in the sorted array `secret`."""
-    if not len(secret):
-        return text
+    """`text` without the lines that hold a passage of `secret`, which `passage_set` made."""
     hashes, line = _passages(text)
-    leaks = set(line[contains(secret, hashes)].tolist())
-    if not leaks:
+    found = kernels.which_in(hashes, secret)
+    if not found.any():
         return text
+    leaks = set(line[found].tolist())
     return "\n".join(line for number, line in enumerate(text.split("\n")) if number not in leaks)
+
+
+def shared_passages(text: str, secret: np.ndarray) -> int:
+    """How many different passages of `secret`, which `passage_set` made, are in `text`."""
+    hashes = passages(text)
+    return len(np.unique(hashes[kernels.which_in(hashes, secret)]))
+
+
+def passage_set(hashes: np.ndarray) -> np.ndarray:
+    """A hash table (uint64) of passages, for `without_passages` and `shared_passages`."""
+    table: np.ndarray = kernels.hash_set(hashes)
+    return table
 
 
 def all_passages(texts: Iterable[str]) -> np.ndarray:

@@ -18,10 +18,10 @@ from pydantic import BaseModel
 from eeve_axolotl import inputs
 from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
 from eeve_axolotl.batch import OptimizerStep
-from eeve_axolotl.corpus.counts import TokenCounter
 from eeve_axolotl.corpus.inputs import Piece, identity, pieces
 from eeve_axolotl.corpus.manifest import tokenizer_identity
 from eeve_axolotl.corpus.settings import CorpusSettings, PerplexitySettings
+from eeve_axolotl.corpus.token_counter import TokenCounter, counter_of
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import beside
 from eeve_axolotl.settings import read_mapping
@@ -29,7 +29,7 @@ from eeve_axolotl.text import text_spans
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import manifest_base_size
 
-FORMAT = 2  # raise it when a step's result changes for the same settings
+FORMAT = 3  # raise it when a step's result changes for the same settings
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Plan:
 
     def counter(self) -> TokenCounter:
         """The extended tokenizer."""
-        return TokenCounter(self.settings.tokenizer, self.base_vocab_size)
+        return counter_of(self.settings.tokenizer, self.base_vocab_size)
 
     def text_spans(self, epoch: int) -> dict[str, tuple[int, int]]:
         """Where each stage of the recipes begins and stops to read, in tokens, by a name for the stage.

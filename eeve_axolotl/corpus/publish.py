@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -112,8 +111,9 @@ def _held_out(staging: Path) -> dict[str, Any]:
         entry["bytes"] += len(row["text"].encode())
     passages = dup.all_passages(row["text"] for row in held)
     found["passages"] = len(passages)
+    secret = dup.passage_set(passages)
     found["passages_in_train"] = len(passages) and sum(
-        int(dup.contains(passages, np.unique(dup.passages(row["text"]))).sum())
+        dup.shared_passages(row["text"], secret)
         for shard in sorted((staging / "train").glob("*.parquet"))
         for row in records(shard, ["text"])
     )

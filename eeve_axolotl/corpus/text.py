@@ -9,10 +9,9 @@ import numpy as np
 import xxhash
 from datatrove.utils.word_tokenizers import WordTokenizer
 
-# Control characters but tab and newline; zero-width characters; the byte-order mark; soft hyphens.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028\u2029\u2060\ufeff\u00ad]")
-_TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
-_EMPTY_LINES = re.compile(r"\n{3,}")
+from eeve_axolotl.corpus.kernels.characters import classes, points, small, text_of
+from eeve_axolotl.corpus.kernels.cleaning import clean
+from eeve_axolotl.corpus.kernels.passages import is_special
 
 
 def normalise(text: str) -> str:
@@ -20,9 +19,22 @@ def normalise(text: str) -> str:
 
     Nothing visible is changed: no case folding, no rewriting of punctuation.
     """
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _INVISIBLE.sub("", text)
-    return _EMPTY_LINES.sub("\n\n", _TRAILING.sub("", text)).strip()
+    text = unicodedata.normalize("NFC", text)
+    characters = points(text)
+    cleaned = np.empty(len(characters), np.uint32)
+    begin, end, changed = clean(characters, classes(), cleaned)
+    return text_of(cleaned[begin:end]) if changed else text
+
+
+def normalise_again(text: str) -> str:
+    """What `normalise` makes of a text that it made: another only where taking a character away joined two others."""
+    return text if unicodedata.is_normalized("NFC", text) else normalise(text)
+
+
+def small_points(text: str) -> np.ndarray:
+    """The code points of `text`, in small letters where `characters.small` cannot say what these are."""
+    characters = points(text)
+    return points(text.lower()) if is_special(characters, small()) else characters
 
 
 class BlankSeparatedWords(WordTokenizer):

@@ -10,6 +10,7 @@ from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
+from eeve_axolotl.corpus.memory import give_back
 from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.errors import EEVEError
 
@@ -31,6 +32,7 @@ class Step(PipelineStep):
         self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
     ) -> Iterator[DatatroveDocument]:
         """Run `work`; pass on the documents that it yields, if any."""
+        give_back()
         folder = self.plan.folder(self.name)
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from eeve_axolotl.corpus import choose as rules
-from eeve_axolotl.corpus.counts import Counts, TokenCounter
+from eeve_axolotl.corpus.counts import Counts
 from eeve_axolotl.corpus.plan import DRAW, SHUFFLE, random_order
 from eeve_axolotl.corpus.settings import GroupSettings
 from eeve_axolotl.corpus.steps.base import Step
 from eeve_axolotl.corpus.store import Writer
+from eeve_axolotl.corpus.token_counter import TokenCounter
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import write_json
 

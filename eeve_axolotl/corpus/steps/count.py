@@ -15,7 +15,7 @@ from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.corpus.steps.base import Step
 from eeve_axolotl.corpus.steps.deduplicate import COPY, HELD_OUT, NEAR_COPY, TRAIN
 from eeve_axolotl.corpus.store import Tally, Writer, records
-from eeve_axolotl.corpus.text import normalise
+from eeve_axolotl.corpus.text import normalise, normalise_again
 from eeve_axolotl.files import write_json
 
 
@@ -27,9 +27,9 @@ class Passages(Step):
     def work(self, rank: int) -> None:
         """Write the sorted hashes."""
         roles = np.load(self.plan.file("roles", rank, ".npy"))
-        documents = records(self.plan.file("documents", rank), ["text"])
-        held_out = (row["text"] for row, role in zip(documents, roles, strict=True) if role == HELD_OUT)
-        np.save(self.plan.file(self.name, rank, ".npy"), dup.all_passages(held_out))
+        held_out = records(self.plan.file("documents", rank), ["text"], roles == HELD_OUT)
+        found = dup.all_passages(row["text"] for row in held_out)
+        np.save(self.plan.file(self.name, rank, ".npy"), found)
 
 
 CUT = pa.schema([("row", pa.int64()), ("text", pa.string())])
@@ -44,7 +44,8 @@ class Score(Step):
         """Write the counts of a piece, the texts from which lines were cut, and a tally."""
         plan, tally = self.plan, Tally()
         held_out = [np.load(file) for file in plan.files("passages", ".npy")]
-        secret = np.unique(np.concatenate([np.load(plan.folder("roles") / "protected.npy"), *held_out]))
+        found = np.concatenate([np.load(plan.folder("roles") / "protected.npy"), *held_out])
+        secret = dup.passage_set(found) if len(found) else None
         roles = np.load(plan.file("roles", rank, ".npy"))
         with Writer(self.cut(plan, rank), CUT) as cut:
             kept = self._kept(rank, roles, secret, cut, tally)
@@ -57,7 +58,7 @@ class Score(Step):
         return plan.file(cls.name, rank, ".cut.parquet")
 
     def _kept(
-        self, rank: int, roles: np.ndarray, secret: np.ndarray, cut: Writer, tally: Tally
+        self, rank: int, roles: np.ndarray, secret: np.ndarray | None, cut: Writer, tally: Tally
     ) -> Iterator[dict[str, Any]]:
         """The documents to count, as `write_counts` takes them; those with lines cut go to `cut` too."""
         name = self.plan.groups[self.plan.pieces[rank].group]
@@ -71,7 +72,7 @@ class Score(Step):
                 tally.add(name, "duplicates: near copy", size, text)
                 continue
             if role == TRAIN:
-                text = normalise(dup.without_passages(text, secret)) if len(secret) else text
+                text = text if secret is None else _without(text, secret)
                 if len(text) < max(least, len(row["text"]) / 2):
                     tally.add(name, "leaks: mostly held-out passages", size, row["text"])
                     continue
@@ -80,3 +81,9 @@ class Score(Step):
                     cut.write({"row": number, "text": text})
             tally.add(name, "held out" if role == HELD_OUT else "to choose from", len(text.encode()))
             yield {**row, "text": text, "row": number, "held_out": role == HELD_OUT}
+
+
+def _without(text: str, secret: np.ndarray) -> str:
+    """A document's text in normal form without the lines that hold a passage of `secret`."""
+    left = dup.without_passages(text, secret)
+    return normalise_again(text) if left == text else normalise(left)

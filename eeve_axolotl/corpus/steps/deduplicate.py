@@ -12,23 +12,19 @@ import pyarrow.parquet as pq
 from datatrove.data import Document as DatatroveDocument
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupSignature
-from datatrove.pipeline.dedup.minhash import MinhashConfig
-from datatrove.utils.text import TextNormConfig, simplify_text
+from datatrove.pipeline.dedup import MinhashDedupCluster
 
 from eeve_axolotl.corpus import duplicates as dup
 from eeve_axolotl.corpus.inputs import texts_of
+from eeve_axolotl.corpus.minhash import MINHASH, Buckets, Signatures
 from eeve_axolotl.corpus.plan import HOLD_OUT, Plan, random_order
 from eeve_axolotl.corpus.steps.base import Step
 from eeve_axolotl.corpus.store import DOCUMENTS, Tally, Writer, records
-from eeve_axolotl.corpus.text import WORDS, n_gram_hashes, normalise, word_hashes
+from eeve_axolotl.corpus.text import WORDS, normalise
 from eeve_axolotl.files import write_json
 
 # What became of a document after the search for duplicates.
 TRAIN, COPY, NEAR_COPY, HELD_OUT = range(4)
-
-# Diacritics are left alone: taking them off costs most of the time, and Hangul has none.
-MINHASH = MinhashConfig(norm_config=TextNormConfig(norm_unicode_diacritics=False))
 
 
 class RepeatedLines(Step):
@@ -62,7 +58,7 @@ class CutLines(Step):
         boilerplate = np.load(self.plan.folder("lines") / f"group{piece.group}.npy")
         least = settings.mix[name].filters.min_characters
         tally = Tally()
-        with Writer(self.plan.file(self.name, rank), DOCUMENTS) as kept:
+        with Writer(self.plan.file(self.name, rank), DOCUMENTS, dictionary=False) as kept:
             for row in records(self.plan.file("filter", rank)):
                 text = dup.without_lines(row["text"], boilerplate, settings.deduplicate.shortest_line)
                 if text != row["text"]:
@@ -80,37 +76,15 @@ class CutLines(Step):
 
 
 def signatures(plan: Plan) -> list[PipelineStep]:
-    """Cut lines, and MinHash what is left (datatrove, its first step)."""
+    """Cut lines, and MinHash what is left."""
     if not plan.settings.deduplicate.near:
         return [CutLines(plan)]
-    return [
-        CutLines(plan),
-        _Signatures(str(plan.folder("signatures")), config=MINHASH, language=WORDS),
-    ]
+    return [CutLines(plan), Signatures(plan.folder("signatures"), config=MINHASH, language=WORDS)]
 
 
 def buckets(plan: Plan) -> list[PipelineStep]:
-    """Pairs of documents that are alike (datatrove, second step)."""
-    return [
-        _Buckets(
-            str(plan.folder("signatures")),
-            str(plan.folder("buckets")),
-            config=MINHASH,
-            lines_to_buffer=1000,
-        )
-    ]
-
-
-class _Signatures(MinhashDedupSignature):
-    """datatrove's first step with our n-gram hashes: its own do not run with xxhash 4, and are slower."""
-
-    def get_shingles(self, text: str) -> np.ndarray:
-        words = WORDS.word_tokenize(simplify_text(text, self.config.norm_config))
-        return n_gram_hashes(word_hashes(words), self.config.n_grams).reshape(-1, 1)
-
-
-class _Buckets(MinhashDedupBuckets):
-    """datatrove's second step; a class of this module, so that its logging is what this module says."""
+    """Pairs of documents that are alike."""
+    return [Buckets(plan.folder("signatures"), plan.folder("buckets"))]
 
 
 class _Clusters(MinhashDedupCluster):

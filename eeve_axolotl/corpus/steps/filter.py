@@ -93,7 +93,7 @@ class Filter(Step):
         filters = group_filters(group, learned_model(self.plan, piece.group))
         shortest, tally = self.plan.settings.deduplicate.shortest_line, Tally()
         lines = _LineCount()
-        with Writer(self.plan.file(self.name, rank), DOCUMENTS) as kept:
+        with Writer(self.plan.file(self.name, rank), DOCUMENTS, dictionary=False) as kept:
             for record in read_piece(piece, group):
                 text, origin = normalise(record.text), f"{record.file}:{record.line}"
                 size = len(text.encode())

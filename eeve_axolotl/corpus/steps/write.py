@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from eeve_axolotl.corpus.counts import TokenCounter
 from eeve_axolotl.corpus.manifest import held_out_file
 from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.corpus.publish import publish
 from eeve_axolotl.corpus.steps.base import Step
 from eeve_axolotl.corpus.steps.count import Score
-from eeve_axolotl.corpus.store import Writer, records
+from eeve_axolotl.corpus.store import AT_A_TIME, Writer, records
+from eeve_axolotl.corpus.token_counter import TokenCounter
 
 OUTPUT = pa.schema(
     [
@@ -71,12 +71,15 @@ class Split(Step):
         cut = {row["row"]: row["text"] for row in records(Score.cut(plan, rank)) if row["row"] in places}
         with contextlib.ExitStack() as stack:
             writers = {
-                place: stack.enter_context(Writer(self.part(plan, place, rank), PLACED))
+                place: stack.enter_context(Writer(self.part(plan, place, rank), PLACED, dictionary=False))
                 for place in sorted({place for place, _, _ in places.values()})
             }
-            for number, row in enumerate(records(plan.file("documents", rank))):
-                if number not in places:
-                    continue
+            documents = pq.read_metadata(plan.file("documents", rank)).num_rows
+            wanted = np.zeros(documents, bool)
+            wanted[list(places)] = True
+            numbers = np.flatnonzero(wanted).tolist()
+            chosen = records(plan.file("documents", rank), wanted=wanted)
+            for number, row in zip(numbers, chosen, strict=True):
                 place, order, tokens = places[number]
                 texts = [cut[number] if number in cut else row["text"]]
                 if tokens > limit:
@@ -102,21 +105,26 @@ class Shuffle(Step):
     def work(self, rank: int) -> None:
         """Write the shard `rank`; after the last one comes the held-out text."""
         plan = self.plan
-        files = [Split.part(plan, rank, piece) for piece in range(len(plan.pieces))]
-        documents = [row for file in files if file.exists() for row in records(file)]
-        documents.sort(key=lambda row: (row["order"], row["origin"], row["part"]))
+        parts = (Split.part(plan, rank, piece) for piece in range(len(plan.pieces)))
+        tables = [pq.read_table(file) for file in parts if file.exists()]
+        documents = pa.concat_tables([PLACED.empty_table(), *tables]).combine_chunks()
+        del tables
+        by = [(column, "ascending") for column in ("order", "origin", "part")]
+        order = pc.sort_indices(documents, sort_keys=by)
+        documents = documents.select(OUTPUT.names)
         if rank < plan.settings.write.shards:
-            self._write(Path(plan.staging, "train", f"{rank:05d}.parquet"), documents)
+            self._write(Path(plan.staging, "train", f"{rank:05d}.parquet"), documents, order)
             return
         for group in plan.groups:
-            file = held_out_file(plan.staging, group)
-            self._write(file, (row for row in documents if row["group"] == group))
+            of_group = order.filter(pc.equal(documents["group"].take(order), group))
+            self._write(held_out_file(plan.staging, group), documents, of_group)
 
     @staticmethod
-    def _write(file: Path, documents: Iterable[dict[str, Any]]) -> None:
+    def _write(file: Path, documents: pa.Table, order: pa.Array) -> None:
+        """Write the documents whose numbers are `order`."""
         with Writer(file, OUTPUT) as shard:
-            for row in documents:
-                shard.write({column: row[column] for column in OUTPUT.names})
+            for begin in range(0, len(order), AT_A_TIME):
+                shard.write_table(documents.take(order.slice(begin, AT_A_TIME)).combine_chunks())
 
 
 class Publish(Step):

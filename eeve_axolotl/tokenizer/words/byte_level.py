@@ -69,11 +69,18 @@ class ByteLevelWordSplitter(WordSplitter):
         """`text` as the base's model gets it: cut at special tokens, normalized and pre-tokenized."""
         if not self._normalizes and not self.has_script(text):
             return []
+        pieces = self.plain_pieces(text)
+        if pieces is not None:
+            return pieces
+        return [self.spelling.spell_bytes(piece) for piece in self._reader.pieces(text)]
+
+    def plain_pieces(self, text: str) -> list[str] | None:
+        """`text` as `pieces` has it, whether it has letters of the scripts or not; None if it has an added token."""
         tokenizer = self._reader.tokenizer
         normal = tokenizer.normalizer.normalize_str(text) if self._normalizes else text
-        if not (self._added and (self._added.search(text) or self._added.search(normal))):
-            return [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
-        return [self.spelling.spell_bytes(piece) for piece in self._reader.pieces(text)]
+        if self._added and (self._added.search(text) or self._added.search(normal)):
+            return None
+        return [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
 
     def _byte_vocabulary(self) -> dict[str, int]:
         return byte_level_alphabet()

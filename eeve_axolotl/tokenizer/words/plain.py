@@ -32,6 +32,48 @@ class _Prefix(NamedTuple):
     """Not where the text begins with a space already."""
 
 
+class Sections:
+    """How a base cuts a text at its added tokens, and what it puts before each section.
+
+    Args:
+        state: the base tokenizer's JSON.
+    """
+
+    def __init__(self, state: dict):
+        self._prefix = _prefix(state)
+        plain = [token["content"] for token in state["added_tokens"] if _is_plain(token)]
+        odd = [token["content"] for token in state["added_tokens"] if not _is_plain(token)]
+        odd += [content.replace(" ", BOUNDARY) for content in odd]
+        self._plain = any_of(plain)
+        self._odd = any_of(odd)
+
+    @property
+    def are_known(self) -> bool:
+        """Whether the base changes a text by no more than a prefix and ▁ for a space."""
+        return self._prefix is not None
+
+    def apart(self, text: str) -> list[str] | None:
+        """The sections as the base's model gets them, but with a space for each ▁, and between any two an added token.
+
+        A section may be empty. None where the base changes the text in other ways, or an added token takes more than
+        its own characters.
+        """
+        if self._prefix is None or (self._odd and self._odd.search(text)):
+            return None
+        if self._plain is None or not self._plain.search(text):
+            return [_prefixed(text, 0, self._prefix)]
+        parts = re.split(f"({self._plain.pattern})", text)
+        return [part if n % 2 else _prefixed(part, n // 2, self._prefix) for n, part in enumerate(parts)]
+
+
+def _prefixed(section: str, number: int, prefix: _Prefix) -> str:
+    """A text's section `number` as the base's model gets it, but with a space for each ▁."""
+    piece = section.replace(BOUNDARY, " ")
+    if not piece or (prefix.once and number) or (prefix.unless_there and piece.startswith(" ")):
+        return piece
+    return prefix.text + piece
+
+
 class PlainWordSplitter(WordSplitter):
     """How the text of a base with an alphabet of characters falls into words of some scripts. Can be pickled."""
 
@@ -59,12 +101,7 @@ class PlainWordSplitter(WordSplitter):
             glued = f"(?:(?<=[{_inside(before)}]){BOUNDARY}+[^{BOUNDARY}]*)*" if before else ""
             self._chunk = re.compile(f"(?:{BOUNDARY}+[^{BOUNDARY}]*|[^{BOUNDARY}]+){glued}")
 
-        self._prefix = _prefix(state)
-        plain = [token["content"] for token in state["added_tokens"] if _is_plain(token)]
-        odd = [token["content"] for token in state["added_tokens"] if not _is_plain(token)]
-        odd += [content.replace(" ", BOUNDARY) for content in odd]
-        self._plain = any_of(plain)
-        self._odd = any_of(odd)
+        self._sections = Sections(state)
         self._cache: dict[str, tuple[str, ...]] = {}
 
     def __getstate__(self) -> dict:
@@ -103,19 +140,10 @@ class PlainWordSplitter(WordSplitter):
 
         It is cut at special tokens, normalized and pre-tokenized.
         """
-        if self._prefix is None or (self._odd and self._odd.search(text)):
+        apart = self._sections.apart(text)
+        if apart is None:
             return [piece.decode().replace(BOUNDARY, " ") for piece in self._reader.pieces(text)]
-        prefix, once, unless_there = self._prefix
-        pieces = []
-        sections = self._plain.split(text) if self._plain else [text]
-        for n, section in enumerate(sections):
-            if not section:
-                continue
-            piece = section.replace(BOUNDARY, " ")
-            if not (once and n) and not (unless_there and piece.startswith(" ")):
-                piece = prefix + piece
-            pieces.append(piece)
-        return pieces
+        return [piece for piece in apart[::2] if piece]
 
     def _cut(self, chunk: str) -> tuple[str, ...]:
         """A chunk's words, where base tokens tie the scripts' letters to other characters."""

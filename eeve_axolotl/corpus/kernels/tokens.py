@@ -1,0 +1,255 @@
+"""The tokens of a text, counted by its words: a word's tokens are found by a BPE's merges once, and then remembered.
+
+No merge crosses the place between two characters of which no merge has the first at the end of its left half and the second
+at the beginning of its right one. So a text may be cut there, and what stands left and right is tokenized independently.
+
+    points   uint32, the code points of a text
+    symbols  int32 (0x110000,), the token of each character, NONE for one that has none, BREAK for one that only separates
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from eeve_axolotl.corpus.kernels import hashes as h
+from eeve_axolotl.tokenizer.kernels.merges import find
+
+NONE, BREAK = -1, -2
+LONGEST = 400
+"""Characters of a word, at most: merging takes time that grows with their square."""
+
+TIED = 1 << 23
+"""Bits of the table of characters that a merge may join: small enough to stay in the processor's cache."""
+
+_NEVER = np.iinfo(np.int32).max
+_SEED = np.uint64(0xA0761D6478BD642F)
+
+
+class Bpe(NamedTuple):
+    """A BPE's vocabulary and merges, and where a text may be cut."""
+
+    symbols: np.ndarray
+    """As above."""
+
+    keys: np.ndarray
+    """int64 (slots,), a hash table of the merges: left << 32 | right, -1 in an empty slot."""
+
+    values: np.ndarray
+    """int32 (slots, 2): the merge's rank, and the token that it makes."""
+
+    tied: np.ndarray
+    """uint8 (TIED / 8,): a bit for each hash of two characters, set where a merge may join such two.
+
+    Others may have the same hash: they are then left together too, which changes no token. Empty where words come cut
+    already.
+    """
+
+    first_new: int
+    """Tokens from this one on are new."""
+
+
+class Memo(NamedTuple):
+    """The tokens of words that were met before: a hash table whose size is a power of two."""
+
+    rows: np.ndarray
+    """uint64 (slots, 4): two hashes of the word, both 0 in an empty slot; what it has; two new tokens.
+
+    What it has is the number of its tokens | that of the new ones << 16 | where these are in `new` << 32. Of at most
+    two, the last number says which they are, each in 32 bits: one look into memory finds all of nearly every word.
+    """
+
+    new: np.ndarray
+    """int32: the new tokens of words that have more than two, counted from 0."""
+
+    used: np.ndarray
+    """int64 (2,): how many slots are in use, and how much of `new`."""
+
+
+@njit(inline="always")
+def _merge(tokens, ranks, n, keys, values):
+    """Merge the first `n` tokens, the lowest merge first and of equals the leftmost; returns how many tokens are left."""
+    for k in range(n - 1):
+        slot = find(tokens[k], tokens[k + 1], keys)
+        ranks[k] = values[slot, 0] if slot >= 0 else _NEVER
+    while n > 1:
+        at, lowest = 0, _NEVER
+        for k in range(n - 1):
+            if ranks[k] < lowest:
+                at, lowest = k, ranks[k]
+        if lowest == _NEVER:
+            break
+        tokens[at] = values[find(tokens[at], tokens[at + 1], keys), 1]
+        n -= 1
+        for k in range(at + 1, n):
+            tokens[k] = tokens[k + 1]
+            ranks[k] = ranks[k + 1]
+        for k in range(max(at - 1, 0), min(at + 1, n - 1)):
+            slot = find(tokens[k], tokens[k + 1], keys)
+            ranks[k] = values[slot, 0] if slot >= 0 else _NEVER
+    return n
+
+
+@njit(inline="always")
+def _hashes(word, size):
+    one, other = np.uint64(0), _SEED
+    for k in range(size):
+        one = h.with_character(one, word[k])
+        other = (other ^ np.uint64(word[k])) * np.uint64(0xE7037ED1A0B428DB)
+        other ^= other >> np.uint64(32)
+    return h.spread(one), max(other, np.uint64(1))
+
+
+@njit(inline="always")
+def _slot(one, other, rows):
+    """Where a word is in the table, or would be."""
+    slot = np.int64(one & np.uint64(len(rows) - 1))
+    while rows[slot, 1] and (rows[slot, 0] != one or rows[slot, 1] != other):
+        slot = (slot + 1) & (len(rows) - 1)
+    return slot
+
+
+@njit(nogil=True, cache=True)
+def remember(word, tokens, first_new, rows, new, used):
+    """Put a word of symbols (int32) with its tokens (int32) into the `Memo`, which has room for it; returns its slot."""
+    one, other = _hashes(word, len(word))
+    slot = _slot(one, other, rows)
+    begin = used[1]
+    many, few = 0, np.uint64(0)
+    for token in tokens:
+        if token >= first_new:
+            new[begin + many] = token - first_new
+            few |= np.uint64(token - first_new) << np.uint64(32 * min(many, 1))
+            many += 1
+    has = np.uint64(len(tokens)) | np.uint64(many) << np.uint64(16) | np.uint64(begin) << np.uint64(32)
+    rows[slot, 0], rows[slot, 1], rows[slot, 2], rows[slot, 3] = one, other, has, few
+    used[0] += 1
+    if many > 2:
+        used[1] = begin + many
+    return slot
+
+
+@njit(inline="always")
+def _find(token, times, found):
+    """Note that a new token was found once more."""
+    if times[token] == 0:
+        found[found[-1]] = token
+        found[-1] += 1
+    times[token] += 1
+
+
+@njit(inline="always")
+def _pair(first, second):
+    """The hash of two symbols: which bit of TIED is theirs."""
+    number = (np.uint64(first) << np.uint64(32) | np.uint64(second)) * _SEED
+    return number >> np.uint64(41)
+
+
+@njit(cache=True)
+def tie(first, second):
+    """The table of characters that a merge may join, from two arrays of symbols (int32): the first ones and the second."""
+    tied = np.zeros(TIED // 8, np.uint8)
+    for n in range(len(first)):
+        bit = _pair(first[n], second[n])
+        tied[bit >> np.uint64(3)] |= np.uint8(1 << (bit & np.uint64(7)))
+    return tied
+
+
+@njit(inline="always")
+def _is_tied(first, second, tied):
+    bit = _pair(first, second)
+    return tied[bit >> np.uint64(3)] >> (bit & np.uint64(7)) & 1
+
+
+@njit(inline="always")
+def _end_of_word(points, n, symbols, tied, word):
+    """Write the symbols of the word that begins at `n` into `word`, which has room for LONGEST.
+
+    Returns where it ends and how many they are: LONGEST for a word that is too long.
+    """
+    size = 0
+    last = symbols[points[n]]
+    while size < LONGEST:
+        word[size] = last
+        size += 1
+        n += 1
+        if n == len(points):
+            break
+        symbol = symbols[points[n]]
+        if symbol < 0 or (len(tied) > 0 and not _is_tied(last, symbol, tied)):
+            break
+        last = symbol
+    return n, size
+
+
+@njit(nogil=True, cache=True)
+def count(points, times, found, symbols, merges, makes, tied, first_new, rows, new, used):
+    """Count the tokens of a text, and add its new tokens to those that were found before.
+
+    Args:
+        times: int32 (new tokens,), how often each was found.
+        found: int32 (new tokens + 1,), those found so far; the last element says how many they are.
+        symbols, merges, makes, tied, first_new: a `Bpe`.
+        rows, new, used: a `Memo`. (Named tuples themselves take numba longer to read than a document.)
+
+    Returns how many tokens there are and at which character it stopped: before the end where the memo has no room; or
+    -1 and the character where a word begins that is too long.
+    """
+    word, tokens, ranks = (
+        np.empty(LONGEST, np.int32),
+        np.empty(LONGEST, np.int32),
+        np.empty(LONGEST, np.int32),
+    )
+    total, n = np.int64(0), 0
+    while n < len(points):
+        symbol = symbols[points[n]]
+        if symbol < 0:
+            if symbol == NONE:
+                total += _bytes(points[n])
+            n += 1
+            continue
+        end, size = _end_of_word(points, n, symbols, tied, word)
+        if size == LONGEST:
+            return -1, n
+        one, other = _hashes(word, size)
+        slot = _slot(one, other, rows)
+        if rows[slot, 1] == 0:
+            if used[0] >= len(rows) // 2 or used[1] + LONGEST > len(new):
+                return total, n
+            tokens[:size] = word[:size]
+            left = _merge(tokens, ranks, size, merges, makes)
+            slot = remember(word[:size], tokens[:left], first_new, rows, new, used)
+        n = end
+        has = rows[slot, 2]
+        total += np.int64(has & np.uint64(0xFFFF))
+        many = np.int64(has >> np.uint64(16) & np.uint64(0xFFFF))
+        if many > 2:
+            begin = np.int64(has >> np.uint64(32))
+            for k in range(begin, begin + many):
+                _find(new[k], times, found)
+        elif many:
+            few = rows[slot, 3]
+            _find(np.int64(few & np.uint64(0xFFFFFFFF)), times, found)
+            if many == 2:
+                _find(np.int64(few >> np.uint64(32)), times, found)
+    return total, n
+
+
+@njit(inline="always")
+def _bytes(point):
+    """How many bytes a character has in UTF-8."""
+    return 1 + (point >= 0x80) + (point >= 0x800) + (point >= 0x10000)
+
+
+@njit(nogil=True, cache=True)
+def take(times, found):
+    """The new tokens that were found, ascending, and how often each was: two int32 arrays. Both are emptied."""
+    new = np.sort(found[: found[-1]])
+    often = np.empty(len(new), np.int32)
+    for n in range(len(new)):
+        often[n] = times[new[n]]
+        times[new[n]] = 0
+    found[-1] = 0
+    return new, often
