@@ -55,7 +55,7 @@ def test_a_shorter_line_counts_as_a_whole():
 def test_lines_with_shared_passages_are_cut_and_no_others():
     maker = Maker(9)
     lines = [maker.korean_sentence(14) for _ in range(5)]
-    secret = dup.all_passages([lines[1], lines[3]])
+    secret = dup.passage_set(dup.all_passages([lines[1], lines[3]]))
     assert dup.without_passages("\n".join(lines), secret) == "\n".join([lines[0], lines[2], lines[4]])
 
 
