@@ -171,7 +171,7 @@ def chat(run, project) -> Path:
     (project / "chat").mkdir()
     lines = [{"messages": [*asked(question), said(answer)]} for question, answer in ANSWERS.items()]
     write_lines(project / "chat/text.jsonl", lines * 20)
-    return tuned(run, project, "chat", max_steps=40, num_epochs=40)
+    return tuned(run, project, "chat", max_steps=80, num_epochs=80, lr_scheduler="cosine")
 
 
 def tuned(run: Run, project: Path, name: str, **keys) -> Path:
