@@ -1,6 +1,6 @@
 """A newcomer's way: an installed package, a base, a folder of text; `init`, `run`, the model in transformers and llama.cpp.
 
-Then what people do with the result: chat tuning on top, and another language on top.
+Then what people do with the result: chat tuning on top, preference tuning on top of that, and another language on top.
 """
 
 from __future__ import annotations
@@ -157,39 +157,45 @@ def asked(question: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
+def said(answer: str) -> dict[str, str]:
+    return {"role": "assistant", "content": answer}
+
+
+def write_lines(path: Path, lines: list[dict]) -> None:
+    path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def chat(run, project) -> Path:
     """The result tuned on two questions by the packaged `chat.yml`, but for what a CPU needs; merged and completed."""
     (project / "chat").mkdir()
-    lines = (
-        json.dumps(
-            {"messages": [*asked(question), {"role": "assistant", "content": answer}]}, ensure_ascii=False
-        )
-        for question, answer in ANSWERS.items()
-    )
-    (project / "chat/text.jsonl").write_text("\n".join([*lines] * 20), encoding="utf-8")
-    run(project, "eeve", "recipes", ".", "--recipe", "chat.yml")
-    recipe = yaml.safe_load((project / "chat.yml").read_text(encoding="utf-8"))
+    lines = [{"messages": [*asked(question), said(answer)]} for question, answer in ANSWERS.items()]
+    write_lines(project / "chat/text.jsonl", lines * 20)
+    # Not in 4 bits: an adapter is merged into the full weights, and so small a model answers otherwise on these.
+    return tuned(run, project, "chat", max_steps=40, num_epochs=40, adapter="lora", load_in_4bit=False)
+
+
+def tuned(run: Run, project: Path, name: str, **keys) -> Path:
+    """What the packaged recipe of that name makes, merged and completed."""
+    run(project, "eeve", "recipes", ".", "--recipe", f"{name}.yml")
+    recipe = yaml.safe_load((project / f"{name}.yml").read_text(encoding="utf-8"))
     for_a_cpu = {key: value for key, value in RECIPE.items() if key not in OF_A_STAGE} | QLORA
     recipe = {key: value for key, value in recipe.items() if key not in OF_A_GPU} | for_a_cpu
-    recipe |= {"max_steps": 40, "num_epochs": 40, "sample_packing": False, "sequence_len": 64}
-    (project / "chat.yml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
-    said = run(project, "eeve", "check", "chat.yml")
-    assert "plain Axolotl" in said and "nothing would stop it" in said
-    run(project, "train", "chat.yml")
-    run(project, "merge-lora", "chat.yml")
-    merged = project / "outputs/chat/merged"
+    recipe |= {"sample_packing": False, "sequence_len": 64, **keys}
+    (project / f"{name}.yml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
+    printed = run(project, "eeve", "check", f"{name}.yml")
+    assert "plain Axolotl" in printed and "nothing would stop it" in printed
+    run(project, "train", f"{name}.yml")
+    run(project, "merge-lora", f"{name}.yml")
+    merged = project / f"outputs/{name}/merged"
     before = load_file(merged / "model.safetensors")
-    said = run(project, "eeve", "complete", "outputs/chat/merged", "--tokenizer", "tokenizer")
-    assert "added_tokens.json with <|im_end|>, <|im_start|>" in said
+    printed = run(project, "eeve", "complete", f"outputs/{name}/merged", "--tokenizer", "tokenizer")
+    assert "added_tokens.json with <|im_end|>, <|im_start|>" in printed
     after = load_file(merged / "model.safetensors")
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(before[each], after[each]) for each in before)
     return merged
 
 
-@pytest.mark.xfail(
-    reason="a few steps from rows that start at random: the answer is not always learned", strict=False
-)
 def test_a_chat_tuned_model_has_template_and_tokens_answers_and_stops(project, chat):
     from transformers import AutoTokenizer
 
@@ -205,6 +211,43 @@ def test_a_chat_tuned_model_has_template_and_tokens_answers_and_stops(project, c
         assert prompt == f"<s><|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
         written = greedy(chat, tokenizer(prompt, add_special_tokens=False)["input_ids"])
         assert tokenizer.decode(written) == f"{answer}<|im_end|>"
+
+
+def test_a_preferred_answer_becomes_likelier_and_no_row_moves(run, project, chat):
+    """DPO by the packaged `dpo.yml`, of the other question's answer over the question's own."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    (project / "preferences").mkdir()
+    pairs = zip(ANSWERS, ANSWERS.values(), reversed(ANSWERS.values()), strict=True)
+    lines = [
+        {"messages": asked(question), "chosen": said(other), "rejected": said(own)}
+        for question, own, other in pairs
+    ]
+    write_lines(project / "preferences/text.jsonl", lines * 10)
+    preferred = tuned(run, project, "dpo", max_steps=8, learning_rate=1e-3)
+    tokenizer = AutoTokenizer.from_pretrained(preferred)
+    assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(chat).get_vocab()
+    before, after = (load_file(each / "model.safetensors") for each in (chat, preferred))
+    assert all(torch.equal(before[name], after[name]) for name in MATRICES)
+    models = [AutoModelForCausalLM.from_pretrained(each) for each in (chat, preferred)]
+    for line in lines:
+        margins = [
+            margin(model, tokenizer, line["messages"], line["chosen"], line["rejected"]) for model in models
+        ]
+        assert margins[1] > margins[0] + 0.5
+
+
+@torch.no_grad()
+def margin(model, tokenizer, messages, chosen, rejected) -> float:
+    """By how many nats `chosen` is likelier than `rejected` after `messages`."""
+
+    def likely(answer) -> float:
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        ids = tokenizer.apply_chat_template([*messages, answer], return_dict=False)
+        logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return sum(float(logits[n - 1, ids[n]]) for n in range(len(prompt), len(ids)))
+
+    return likely(chosen) - likely(rejected)
 
 
 def test_another_language_goes_on_top_and_leaves_the_first_ones_rows(run, project):
