@@ -169,4 +169,6 @@ def _bpe(state: dict[str, Any], first_new: int) -> kernels.Bpe:
     may_join = np.array([pair for pair in tied if min(pair) >= 0], np.int32).reshape(-1, 2)
     whole = state["model"].get("ignore_merges")
     table = np.empty(0, np.uint8) if whole else kernels.tie(may_join[:, 0].copy(), may_join[:, 1].copy())
-    return kernels.Bpe(symbols, merges.keys, merges.values, table, first_new)
+    active = np.ones(max(ids.values()) + 1, np.bool_)
+    made = np.zeros(len(state["model"]["merges"]), np.int64)
+    return kernels.Bpe(symbols, merges.keys, merges.values, active, made, table, first_new)

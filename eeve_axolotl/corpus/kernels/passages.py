@@ -11,6 +11,7 @@ from numba import njit
 
 from eeve_axolotl.corpus.kernels import hashes as h
 from eeve_axolotl.corpus.kernels.characters import CHARACTER, DECIMAL, DIGIT, SEPARATOR, SPECIAL
+from eeve_axolotl.tokenizer.kernels.words import write_character
 
 _NEW_LINE, _BLANK, _ZERO = 10, 32, 48
 
@@ -22,28 +23,6 @@ def is_special(points, table):
         if table[point] & SPECIAL:
             return True
     return False
-
-
-@njit(inline="always")
-def _write(point, key, at):
-    """Write a character's UTF-8 into `key` at `at`; returns where it ends."""
-    if point < 0x80:
-        key[at] = point
-        return at + 1
-    if point < 0x800:
-        key[at] = 0xC0 | point >> 6
-        key[at + 1] = 0x80 | point & 0x3F
-        return at + 2
-    if point < 0x10000:
-        key[at] = 0xE0 | point >> 12
-        key[at + 1] = 0x80 | point >> 6 & 0x3F
-        key[at + 2] = 0x80 | point & 0x3F
-        return at + 3
-    key[at] = 0xF0 | point >> 18
-    key[at + 1] = 0x80 | point >> 12 & 0x3F
-    key[at + 2] = 0x80 | point >> 6 & 0x3F
-    key[at + 3] = 0x80 | point & 0x3F
-    return at + 4
 
 
 @njit(inline="always")
@@ -80,10 +59,10 @@ def spell(points, table, key):
                 begin = size
             n += 1
         elif kind & DIGIT:
-            size = _write(np.int64(_ZERO), key, size)
+            size = write_character(np.int64(_ZERO), key, size)
             n = _end_of_number(points, table, n)
         else:
-            size = _write(np.int64(kind & CHARACTER), key, size)
+            size = write_character(np.int64(kind & CHARACTER), key, size)
             n += 1
     if size > begin:
         ends[words] = size

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from eeve_axolotl.corpus.kernels import hashes as h
-from eeve_axolotl.tokenizer.kernels.merges import find
+from eeve_axolotl.tokenizer.kernels.merges import merge
 
 NONE, BREAK = -1, -2
 LONGEST = 400
@@ -24,7 +24,6 @@ LONGEST = 400
 TIED = 1 << 23
 """Bits of the table of characters that a merge may join: small enough to stay in the processor's cache."""
 
-_NEVER = np.iinfo(np.int32).max
 _SEED = np.uint64(0xA0761D6478BD642F)
 
 
@@ -39,6 +38,12 @@ class Bpe(NamedTuple):
 
     values: np.ndarray
     """int32 (slots, 2): the merge's rank, and the token that it makes."""
+
+    active: np.ndarray
+    """bool (ids,): which tokens a merge may make. All of them."""
+
+    made: np.ndarray
+    """int64 (merges,), where `merge` would count how often each was made. Nobody asks here."""
 
     tied: np.ndarray
     """uint8 (TIED / 8,): a bit for each hash of two characters, set where a merge may join such two.
@@ -66,30 +71,6 @@ class Memo(NamedTuple):
 
     used: np.ndarray
     """int64 (2,): how many slots are in use, and how much of `new`."""
-
-
-@njit(inline="always")
-def _merge(tokens, ranks, n, keys, values):
-    """Merge the first `n` tokens, the lowest merge first and of equals the leftmost; returns how many tokens are left."""
-    for k in range(n - 1):
-        slot = find(tokens[k], tokens[k + 1], keys)
-        ranks[k] = values[slot, 0] if slot >= 0 else _NEVER
-    while n > 1:
-        at, lowest = 0, _NEVER
-        for k in range(n - 1):
-            if ranks[k] < lowest:
-                at, lowest = k, ranks[k]
-        if lowest == _NEVER:
-            break
-        tokens[at] = values[find(tokens[at], tokens[at + 1], keys), 1]
-        n -= 1
-        for k in range(at + 1, n):
-            tokens[k] = tokens[k + 1]
-            ranks[k] = ranks[k + 1]
-        for k in range(max(at - 1, 0), min(at + 1, n - 1)):
-            slot = find(tokens[k], tokens[k + 1], keys)
-            ranks[k] = values[slot, 0] if slot >= 0 else _NEVER
-    return n
 
 
 @njit(inline="always")
@@ -185,13 +166,13 @@ def _end_of_word(points, n, symbols, tied, word):
 
 
 @njit(nogil=True, cache=True)
-def count(points, times, found, symbols, merges, makes, tied, first_new, rows, new, used):
+def count(points, times, found, symbols, merges, makes, active, made, tied, first_new, rows, new, used):
     """Count the tokens of a text, and add its new tokens to those that were found before.
 
     Args:
         times: int32 (new tokens,), how often each was found.
         found: int32 (new tokens + 1,), those found so far; the last element says how many they are.
-        symbols, merges, makes, tied, first_new: a `Bpe`.
+        symbols, merges, makes, active, made, tied, first_new: a `Bpe`.
         rows, new, used: a `Memo`. (Named tuples themselves take numba longer to read than a document.)
 
     Returns how many tokens there are and at which character it stopped: before the end where the memo has no room; or
@@ -219,7 +200,7 @@ def count(points, times, found, symbols, merges, makes, tied, first_new, rows, n
             if used[0] >= len(rows) // 2 or used[1] + LONGEST > len(new):
                 return total, n
             tokens[:size] = word[:size]
-            left = _merge(tokens, ranks, size, merges, makes)
+            left = merge(tokens, ranks, size, merges, makes, active, 0, made)
             slot = remember(word[:size], tokens[:left], first_new, rows, new, used)
         n = end
         has = rows[slot, 2]

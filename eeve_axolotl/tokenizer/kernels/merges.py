@@ -158,7 +158,7 @@ def cut(words, vocabulary, active, sums, scratch):
                 token = _FALLBACK - length
             tokens[n] = token
             n += 1
-        n = _merge(tokens, ranks, n, keys, values, active, counts[word], merged)
+        n = merge(tokens, ranks, n, keys, values, active, counts[word], merged)
         for k in range(n):
             token = tokens[k]
             if token < 0:
@@ -197,8 +197,16 @@ def _character(text, i):
 
 
 @njit(inline="always")
-def _merge(tokens, ranks, n, keys, values, active, count, merged):
-    """Merge a word's first `n` tokens, the lowest merge first, until none is left; returns how many tokens there are."""
+def merge(tokens, ranks, n, keys, values, active, count, merged):
+    """Merge a word's first `n` tokens, the lowest merge first and of equals the leftmost, until none is left.
+
+    Args:
+        tokens, ranks: int32, the word's tokens, which are merged in place, and room for as many ranks.
+        keys, values, active: as `cut` has them.
+        count: added to `merged` (int64, one number a merge) for each merge that is made.
+
+    Returns how many tokens there are.
+    """
     for k in range(n - 1):
         ranks[k] = _rank(tokens[k], tokens[k + 1], keys, values, active)
     while n > 1:

@@ -337,7 +337,7 @@ def spell(table, arena, entries, alphabet):
         if at + 4 * len(word) > len(text):
             text = np.concatenate((text, np.empty(len(text) + 4 * len(word), dtype=np.uint8)))
         for symbol in word:
-            at = _write(np.int64(alphabet.characters[symbol]), text, at)
+            at = write_character(np.int64(alphabet.characters[symbol]), text, at)
     ends[len(entries)] = at
     return text[:at], ends
 
@@ -366,7 +366,7 @@ def _unpacked(key, rest, alphabet, symbols):
 
 
 @njit(inline="always")
-def _write(character, text, at):
+def write_character(character, text, at):
     """Write a character's UTF-8 into `text` at `at`; returns where it ends."""
     if character < 0x80:
         text[at] = character
