@@ -50,7 +50,8 @@ def run(base: Base, arm: Arm, seed: int, tokens: int, rate: float, part: str = "
         cost = cost_of(base, stage, model, start) * base.step_tokens
         of_stage = rate * (arm.rows_rate if stage.internal_layers is Layers.FROZEN else 1.0)
         with prepared(base, stage, model, start, len(tokenizer)) as (wrapped, parameters):
-            for _ in steps_through(base, wrapped, parameters, text, steps, of_stage):
+            groups = [{"params": parameters, "peak": of_stage}]
+            for _ in steps_through(base, wrapped, groups, text, steps):
                 done, flops = done + 1, flops + cost
                 if done in marks:
                     watch(wrapped)
@@ -108,21 +109,34 @@ def prepared(base: Base, stage: Stage, model, start: int, vocab_size: int) -> It
     frozen.remove()
 
 
-def steps_through(base: Base, model, parameters, text, steps: int, rate: float) -> Iterator[None]:
-    """The steps of a stage: AdamW, a warm-up, a cosine to zero, gradients clipped at 1."""
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+def next_token(model, ids: torch.Tensor) -> torch.Tensor:
+    """The loss of a language model."""
+    return model(input_ids=ids, labels=ids).loss
+
+
+def steps_through(
+    base: Base, model, groups: list[dict], text, steps: int, *, floor: float = 0.0, loss_of=next_token
+) -> Iterator[None]:
+    """The steps of a stage: AdamW, a warm-up, a cosine, gradients clipped at 1.
+
+    Args:
+        groups: the optimiser's: `params`, and `peak`, the learning rate after the warm-up.
+        floor: the part of that which is left at the end.
+        loss_of: of the model and a batch's ids.
+    """
+    optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0)
+    trained = [each for group in groups for each in group["params"]]
     warm_up = min(WARM_UP, max(1, steps // 4))
     for step in range(steps):
         model.train()
         part = max(0, step - warm_up) / max(1, steps - warm_up)
-        factor = min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * part))
+        cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part))
         for group in optimizer.param_groups:
-            group["lr"] = rate * factor
-        ids = next(text)
+            group["lr"] = group["peak"] * (min(1.0, (step + 1) / warm_up) * cosine)
         with torch.autocast("cpu", torch.bfloat16, enabled=base.bfloat16):
-            loss = model(input_ids=ids, labels=ids).loss
+            loss = loss_of(model, next(text))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         yield

@@ -16,7 +16,6 @@ import gzip
 import json
 import os
 import random
-import re
 import resource
 import subprocess
 import sys
@@ -25,7 +24,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
+
+from benchmarks.resident import peak_rss_mb
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPORA = Path(os.environ.get("EEVE_CORPORA", ROOT.parent / "shared" / "corpora"))
@@ -145,14 +148,6 @@ def build_here() -> None:
             }
         )
     )
-
-
-def peak_rss_mb() -> float:
-    """The most memory that this process has had. `ru_maxrss` is also that of the process which started it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def rare(output: Path) -> tuple[int, int, int]:

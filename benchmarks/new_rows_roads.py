@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +27,7 @@ from torch.nn.functional import kl_div, log_softmax, mse_loss
 
 from benchmarks import new_rows
 from benchmarks.ablation_bases import Base, batches, load, share_rows
-from benchmarks.ablation_train import cost_of, measure, prepared
+from benchmarks.ablation_train import cost_of, measure, next_token, prepared, steps_through
 from eeve_axolotl.embeddings import subwords
 from eeve_axolotl.stages import STAGES
 
@@ -37,7 +35,7 @@ STEPS = {"small": 120, "smollm2": 60}
 SEEDS = 3
 CHOICE_SEED = 97
 ENGLISH = 1 / 6  # of the text's bytes
-WARM_UP = 10
+FLOOR = 0.1  # of a rate, at a phase's end
 CURVE = 6  # points of a run's curve
 INPUT_RATES = (3e-3, 1e-3)
 OUTPUT_RATES = (1e-3, 3e-4, 1e-4)
@@ -192,9 +190,8 @@ def run(base, road: Road, seed: int, steps: int, input_rate: float, output_rate:
             teacher = load(base, False, "")[0].eval()
             loss_of = Distillation(teacher, subwords(tokenizer, start), start, words=phase.endswith("words"))
         with prepared(base, stage, model, start, len(tokenizer)) as (wrapped, _):
-            for _ in steps_through(
-                base, wrapped, next(lengths), text, rates(wrapped, input_rate, output_rate), loss_of
-            ):
+            groups = rates(wrapped, input_rate, output_rate)
+            for _ in steps_through(base, wrapped, groups, text, next(lengths), floor=FLOOR, loss_of=loss_of):
                 done, flops = done + 1, flops + cost
                 if loss_of is not next_token:
                     flops += 2 * trunk * loss_of.read
@@ -215,10 +212,6 @@ def rates(model, input_rate: float, output_rate: float) -> list[dict]:
     return [{"params": some, "peak": rate} for some, rate in groups if some]
 
 
-def next_token(base: Base, model, ids: torch.Tensor) -> torch.Tensor:
-    return model(input_ids=ids, labels=ids).loss
-
-
 class Distillation:
     """The loss of input rows that shall be read as the base reads their subwords.
 
@@ -230,7 +223,7 @@ class Distillation:
         self.teacher, self.pieces, self.start, self.words = teacher, pieces, start, words
         self.read = 0  # tokens of the base in the last step
 
-    def __call__(self, base: Base, model, ids: torch.Tensor) -> torch.Tensor:
+    def __call__(self, model, ids: torch.Tensor) -> torch.Tensor:
         row = ids[0].tolist()
         spelled = [self.pieces[token - self.start] if token >= self.start else [token] for token in row]
         ends = torch.tensor(list(itertools.accumulate(len(each) for each in spelled))) - 1
@@ -245,25 +238,6 @@ class Distillation:
         with torch.no_grad():
             likely = log_softmax(wanted @ head.T, -1)
         return kl_div(log_softmax(got @ head.T, -1), likely, reduction="batchmean", log_target=True)
-
-
-def steps_through(base: Base, model, steps: int, text, groups: list[dict], loss_of) -> Iterator[None]:
-    """The steps of a phase: AdamW, a warm-up, a cosine to a tenth, gradients clipped at 1."""
-    optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0)
-    warm_up = min(WARM_UP, max(1, steps // 4))
-    for step in range(steps):
-        model.train()
-        part = max(0, step - warm_up) / max(1, steps - warm_up)
-        factor = min(1.0, (step + 1) / warm_up) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * part)))
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-        with torch.autocast("cpu", torch.bfloat16, enabled=base.bfloat16):
-            loss = loss_of(base, model, next(text))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([each for group in groups for each in group["params"]], 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        yield
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from eeve_axolotl.tokenizer.words import PlainWordSplitter
 
+ROOT = Path(__file__).resolve().parent.parent
 BASE = "mistral_common:tokenizer.model.v1"  # SOLAR's tokenizer
 NEW_TOKENS = 8_960
 TABLE_1 = "안녕하세요, 오늘은 날씨가 좋네요."
@@ -277,24 +278,22 @@ def speed(train: list[str], output: Path, work: Path) -> dict:
 
 
 _MEASURED = """
-import json, re, sys
+import json, sys
 from pathlib import Path
+from benchmarks.resident import peak_rss_mb
 from eeve_axolotl.sources import Source
 from eeve_axolotl.tokenizer import base as bases
 from eeve_axolotl.tokenizer.counting import count
 from eeve_axolotl.tokenizer.words import PlainWordSplitter
 path, times, base, memory, work = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
 state = json.loads(bases.load(base).backend_tokenizer.to_str())
-def peak():
-    # Not getrusage: its peak begins with that of the process which forked this one.
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 splitter = PlainWordSplitter(state, ["Hangul"])
 for name in ("a", "b"):  # so little that only libraries and compiled code are loaded
     (Path(work) / f"{name}.txt").write_text("한국어")
 count(Source(path=f"{work}/*.txt").shards(), splitter, Path(work) / "little", memory_mb=memory)
-before = peak()
+before = peak_rss_mb()
 count(Source(path=path).shards() * times, splitter, Path(work) / "all", memory_mb=memory)
-print(before, peak())
+print(before, peak_rss_mb())
 """
 
 
@@ -313,7 +312,7 @@ def memory(corpus: Path, work: Path, limit_mb: int = 100) -> dict:
                 str(limit_mb),
                 directory,
             ]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
         before, peak = map(float, done.stdout.split()[-2:])
         peaks.append(round(peak))
         say(f"{times}x the corpus, memory_mb {limit_mb}: peak {peaks[-1]} MB, {before:.0f} of it libraries")
@@ -330,8 +329,7 @@ def main() -> None:
         "--json", action="store_true", help="accepted for scripts; JSON is always the last line"
     )
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}; all unless given")
-    root = Path(__file__).resolve().parent.parent
-    corpora = Path(os.environ.get("EEVE_CORPORA", root.parent / "shared" / "corpora"))
+    corpora = Path(os.environ.get("EEVE_CORPORA", ROOT.parent / "shared" / "corpora"))
     parser.add_argument("--corpora", type=Path, default=corpora)
     args = parser.parse_args()
     parts = args.parts.split(",")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -26,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import duckdb
 import numpy as np
 import pyarrow
+
+from benchmarks.resident import peak_rss_mb
 
 BASE = "mistral_common:tokenizer.model.v1"  # SOLAR's tokenizer
 NEW_TOKENS = 8_960
@@ -133,7 +134,7 @@ def table_of(directory: Path, distinct: int) -> Path:
             counted.write_parquet(str(parts / f"{number:04}.parquet"))
             number += 1
         of_all = f"from read_parquet('{parts}/*.parquet')"
-        (found,) = database.sql(f"select count(distinct word) {of_all}").fetchone() or (0,)
+        ((found,),) = database.sql(f"select count(distinct word) {of_all}").fetchall()
         print(f"{number * DRAWN:,} words drawn, {found:,} distinct", flush=True)
     merged = database.sql(
         f"""select word, count, count as documents from
@@ -175,7 +176,7 @@ def selected(arguments, millions: float) -> dict:
         return table, select(state, table, rules)
 
     choose(table_of(arguments.directory, 20_000), 50, 1_000)  # libraries and compiled code are loaded
-    before = peak()
+    before = peak_rss_mb()
     began = time.perf_counter()
     table, selection = choose(
         table_of(arguments.directory, round(millions * 1e6)), NEW_TOKENS, intermediate=40_000
@@ -186,16 +187,9 @@ def selected(arguments, millions: float) -> dict:
         "new_tokens": len(selection.tokens),
         "seconds": round(time.perf_counter() - began, 1),
         "rounds": len(selection.rounds),
-        "peak_rss_mb": round(peak()),
+        "peak_rss_mb": round(peak_rss_mb()),
         "peak_rss_mb_of_libraries": round(before),
     }
-
-
-def peak() -> float:
-    """This process's peak memory in MB. Not getrusage's, which begins with that of the process that forked this one."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 if __name__ == "__main__":
