@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL, extended, tiny_llama
 from tests.e2e.commands import ENVIRONMENT, Done, Server
 
 AXOLOTL = Path(sys.executable).with_name("axolotl")
+
+TEXT = "안녕, 학교는 지금 조용하다. The school is quiet now. "
 
 # The demo's settings; weight decay and a high rate, so that a row that could move does.
 RECIPE = {
@@ -57,6 +61,18 @@ QLORA = {
     "lora_mlp_kernel": False,
     "lora_embedding_kernel": False,
 }
+
+
+def lay_ground(
+    directory: Path, tokenizer_directory: Path, tokenizer, *, hidden_size: int = 16, lines: int = 60
+) -> Path:
+    """A `base` with the small tokenizer, an extended `tokenizer`, and a `text.jsonl` of so many lines; returns where."""
+    shutil.copytree(tokenizer_directory, directory / "base")
+    tiny_llama(SMALL, hidden_size=hidden_size).save_pretrained(directory / "base")
+    extended(tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
+    texts = (json.dumps({"text": TEXT * 5 + str(number)}) + "\n" for number in range(lines))
+    (directory / "text.jsonl").write_text("".join(texts), encoding="utf-8")
+    return directory
 
 
 def write_recipe(directory: Path, stage: int, base_model: str, **keys) -> str:

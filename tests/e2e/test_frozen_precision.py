@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import SMALL, extended, tiny_llama
-from tests.e2e.helpers import run, write_recipe
+from tests.conftest import SMALL
+from tests.e2e.helpers import lay_ground, run, write_recipe
 
 pytestmark = [pytest.mark.e2e, pytest.mark.both_versions]
 
@@ -29,12 +29,7 @@ def train(directory: Path, base: str, stage: int, output: str, block: dict, **ke
 def ground(tmp_path_factory, small_tokenizer_directory, small_tokenizer) -> Path:
     """A directory in which stages 1 and 3 have run in one run (`both`), and stage 3 once more by itself."""
     directory = tmp_path_factory.mktemp("frozen_precision")
-    shutil.copytree(small_tokenizer_directory, directory / "base")
-    tiny_llama(SMALL, hidden_size=64).save_pretrained(directory / "base")
-    extended(small_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
-    text = "안녕, 학교는 지금 조용하다. The school is quiet now. " * 5
-    lines = (json.dumps({"text": text + str(number)}) + "\n" for number in range(60))
-    (directory / "text.jsonl").write_text("".join(lines), encoding="utf-8")
+    lay_ground(directory, small_tokenizer_directory, small_tokenizer, hidden_size=64)
     fp8 = {"frozen_precision": "fp8"}
     both = {"stages": [1, 3], "save_stages": "all", **fp8}
     (directory / "log.txt").write_text(train(directory, "./base", 1, "both", both), encoding="utf-8")

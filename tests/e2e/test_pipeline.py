@@ -17,12 +17,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import SMALL, extended, tiny_llama
-from tests.e2e.helpers import axolotl, begin, end, write_recipe
+from tests.conftest import SMALL, extended
+from tests.e2e.helpers import axolotl, begin, end, lay_ground, write_recipe
 
 pytestmark = pytest.mark.e2e
 
-TEXT = "안녕, 학교는 지금 조용하다. The school is quiet now. "
 RESULTS = ["stage3/stage1", "stage3/stage2", "stage3", "stage6", "stage6/merged", "stage7", "stage7/merged"]
 
 
@@ -44,11 +43,7 @@ def ground(tmp_path_factory, small_tokenizer_directory, small_tokenizer) -> Path
     The text is packed, as in the recipes, and read by workers; the stages go through it about three times.
     """
     directory = tmp_path_factory.mktemp("pipeline")
-    shutil.copytree(small_tokenizer_directory, directory / "base")
-    tiny_llama(SMALL, hidden_size=16).save_pretrained(directory / "base")
-    extended(small_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
-    lines = (json.dumps({"text": TEXT * 5 + str(number)}) + "\n" for number in range(12))
-    (directory / "text.jsonl").write_text("".join(lines), encoding="utf-8")
+    lay_ground(directory, small_tokenizer_directory, small_tokenizer, lines=12)
     often = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "dataloader_num_workers": 2}
     write_recipe(directory, 3, "./base", **often, eeve={"stages": [1, 2, 3], "save_stages": "all"})
     write_recipe(directory, 6, "./stage3", **often)

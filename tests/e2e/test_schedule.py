@@ -12,24 +12,16 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import SMALL, extended, tiny_llama
-from tests.e2e.helpers import axolotl, write_recipe
+from tests.conftest import SMALL
+from tests.e2e.helpers import axolotl, lay_ground, write_recipe
 
 pytestmark = pytest.mark.e2e
-
-TEXT = "안녕, 학교는 지금 조용하다. The school is quiet now. "
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory, small_tokenizer_directory, small_tokenizer) -> Path:
     """A directory with `base`, `tokenizer` (extended) and a text."""
-    directory = tmp_path_factory.mktemp("schedule")
-    shutil.copytree(small_tokenizer_directory, directory / "base")
-    tiny_llama(SMALL, hidden_size=16).save_pretrained(directory / "base")
-    extended(small_tokenizer, ["안녕", "▁학교", "▁지금", "▁조용"]).save_pretrained(directory / "tokenizer")
-    lines = (json.dumps({"text": TEXT * 5 + str(number)}) + "\n" for number in range(60))
-    (directory / "text.jsonl").write_text("".join(lines), encoding="utf-8")
-    return directory
+    return lay_ground(tmp_path_factory.mktemp("schedule"), small_tokenizer_directory, small_tokenizer)
 
 
 def train(directory: Path, base_model: str = "./base", stage: int = 1, **keys) -> str:

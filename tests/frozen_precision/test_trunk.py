@@ -19,6 +19,7 @@ from eeve_axolotl.stages import Layers, Rows, Stage
 from tests.rows.helpers import (
     BASE,
     EMBEDDING_STAGES,
+    NEW,
     VOCAB,
     batches,
     frozen_by_stage,
@@ -30,7 +31,6 @@ from tests.rows.helpers import (
     train,
 )
 
-NEW = VOCAB - BASE
 LOG = "axolotl.eeve.frozen_precision"
 
 

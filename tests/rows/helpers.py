@@ -17,6 +17,7 @@ from eeve_axolotl import rows
 from eeve_axolotl.stages import STAGES, Rows
 
 BASE, VOCAB, HIDDEN = 64, 96, 32
+NEW = VOCAB - BASE
 EMBEDDING_STAGES = (1, 2, 3, 4, 5)
 _SIZES = {
     "vocab_size": VOCAB,

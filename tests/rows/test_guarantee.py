@@ -15,6 +15,7 @@ from tests.rows import optimizers
 from tests.rows.helpers import (
     BASE,
     EMBEDDING_STAGES,
+    NEW,
     VOCAB,
     batches,
     frozen_by_stage,
@@ -26,7 +27,6 @@ from tests.rows.helpers import (
     train,
 )
 
-NEW = VOCAB - BASE
 # Wide enough that bitsandbytes keeps 8-bit state for the new rows (it leaves out tensors below 4,096 elements).
 WIDE = {"hidden_size": 128}
 

@@ -12,6 +12,7 @@ from eeve_axolotl.stages import STAGES, Layers, Rows, Stage
 from tests.rows.helpers import (
     BASE,
     EMBEDDING_STAGES,
+    NEW,
     VOCAB,
     batches,
     frozen_by_stage,
@@ -21,8 +22,6 @@ from tests.rows.helpers import (
     tiny_model,
     train,
 )
-
-NEW = VOCAB - BASE
 
 
 def adamw(model):

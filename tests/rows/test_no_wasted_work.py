@@ -8,11 +8,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from eeve_axolotl import rows
-from tests.rows.helpers import BASE, EMBEDDING_STAGES, HIDDEN, VOCAB, batches, loss_of, mask_for, tiny_model
+from tests.rows.helpers import (
+    EMBEDDING_STAGES,
+    HIDDEN,
+    NEW,
+    VOCAB,
+    batches,
+    loss_of,
+    mask_for,
+    tiny_model,
+)
 
 IDS = batches(1)[0]
 TOKENS = IDS.numel()
-NEW = VOCAB - BASE
 
 
 def frozen_model(stage: int, **config):
