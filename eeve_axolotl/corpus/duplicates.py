@@ -1,6 +1,6 @@
 """What the corpus says twice: whole documents, lines of boilerplate, and passages of the held-out text.
 
-Near-duplicates are datatrove's MinHash (signatures, buckets, clusters); here is what it leaves open:
+Near-duplicates are found by MinHash (`minhash`, and datatrove's clusters); here is what it leaves open:
 exact duplicates (MinHash has no signature for a text of fewer words than its n-gram), boilerplate
 lines, and leaks.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NewType
 
 import numpy as np
 import xxhash
@@ -21,6 +22,9 @@ from eeve_axolotl.corpus.text import small_points
 # Consecutive words that two texts do not share by chance: the n-gram of GPT-3's overlap test.
 LEAK_WORDS = 13
 LEAK_LINE = 6  # a line of fewer words than that counts as a whole, from this many words on
+
+PassageSet = NewType("PassageSet", np.ndarray)
+"""A hash table (uint64) of passages; a plain array of them, sorted or not, is none."""
 
 
 def text_hash(text: str) -> int:
@@ -98,7 +102,7 @@ def passages(text: str) -> np.ndarray:
     return _passages(text)[0]
 
 
-def without_passages(text: str, secret: np.ndarray) -> str:
+def without_passages(text: str, secret: PassageSet) -> str:
     """`text` without the lines that hold a passage of `secret`, which `passage_set` made."""
     hashes, line = _passages(text)
     found = kernels.which_in(hashes, secret)
@@ -108,16 +112,15 @@ def without_passages(text: str, secret: np.ndarray) -> str:
     return "\n".join(line for number, line in enumerate(text.split("\n")) if number not in leaks)
 
 
-def shared_passages(text: str, secret: np.ndarray) -> int:
+def shared_passages(text: str, secret: PassageSet) -> int:
     """How many different passages of `secret`, which `passage_set` made, are in `text`."""
     hashes = passages(text)
     return len(np.unique(hashes[kernels.which_in(hashes, secret)]))
 
 
-def passage_set(hashes: np.ndarray) -> np.ndarray:
-    """A hash table (uint64) of passages, for `without_passages` and `shared_passages`."""
-    table: np.ndarray = kernels.hash_set(hashes)
-    return table
+def passage_set(hashes: np.ndarray) -> PassageSet:
+    """A hash table of passages, for `without_passages` and `shared_passages`."""
+    return PassageSet(kernels.hash_set(hashes))
 
 
 def all_passages(texts: Iterable[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from eeve_axolotl import embeddings
+from eeve_axolotl.args import InitSettings
 from eeve_axolotl.errors import EEVEError, if_offline
 from eeve_axolotl.evaluation.scoring import score, stream_texts
 from eeve_axolotl.evaluation.settings import PROMPTS, EvaluationSettings, subject
@@ -20,13 +21,14 @@ from eeve_axolotl.secrets import redacted
 from eeve_axolotl.vocabulary import id_count, manifest_base_size, missing_rows_from, tokenizer_beside
 
 LOG = logger("evaluation")
+DEFAULT_RULE = InitSettings().output  # of output rows that a model lacks
 
 
 def load(
     model: str | Path,
     tokenizer: str | Path | None = None,
     dtype: str = "auto",
-    output_rows: str = "first_character",
+    output_rows: str = DEFAULT_RULE,
 ):
     """A causal language model and its tokenizer, on the GPU if there is one.
 
@@ -151,8 +153,7 @@ def evaluate(
         output_rows: the rule by which missing output rows start (see `load`); None for the default.
         base: figures of the base model, as written for it: retention is its bits per byte over this model's.
     """
-    rule = {} if output_rows is None else {"output_rows": output_rows}
-    loaded, words = load(model, tokenizer, settings.dtype, **rule)
+    loaded, words = load(model, tokenizer, settings.dtype, output_rows or DEFAULT_RULE)
     found = {
         "name": redacted(name or str(model)),
         "position": position,

@@ -188,8 +188,7 @@ def chat(run, project) -> Path:
     (project / "chat").mkdir()
     lines = [{"messages": [*asked(question), said(answer)]} for question, answer in ANSWERS.items()]
     write_lines(project / "chat/text.jsonl", lines * 20)
-    # Not in 4 bits: an adapter is merged into the full weights, and so small a model answers otherwise on these.
-    return tuned(run, project, "chat", max_steps=40, num_epochs=40, adapter="lora", load_in_4bit=False)
+    return tuned(run, project, "chat", max_steps=40, num_epochs=40)
 
 
 def tuned(run: Run, project: Path, name: str, **keys) -> Path:
@@ -199,6 +198,8 @@ def tuned(run: Run, project: Path, name: str, **keys) -> Path:
     for_a_cpu = {key: value for key, value in RECIPE.items() if key not in OF_A_STAGE} | QLORA
     recipe = {key: value for key, value in recipe.items() if key not in OF_A_GPU} | for_a_cpu
     recipe |= {"sample_packing": False, "sequence_len": 64, **keys}
+    # Not on 4 bits: an adapter is merged into the full weights, and so small a model answers otherwise on these.
+    recipe |= {"adapter": "lora", "load_in_4bit": False}
     (project / f"{name}.yml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
     printed = run(project, "eeve", "check", f"{name}.yml")
     assert "plain Axolotl" in printed and "nothing would stop it" in printed

@@ -58,7 +58,7 @@ class Score(Step):
         return plan.file(cls.name, rank, ".cut.parquet")
 
     def _kept(
-        self, rank: int, roles: np.ndarray, secret: np.ndarray | None, cut: Writer, tally: Tally
+        self, rank: int, roles: np.ndarray, secret: dup.PassageSet | None, cut: Writer, tally: Tally
     ) -> Iterator[dict[str, Any]]:
         """The documents to count, as `write_counts` takes them; those with lines cut go to `cut` too."""
         name = self.plan.groups[self.plan.pieces[rank].group]
@@ -83,7 +83,7 @@ class Score(Step):
             yield {**row, "text": text, "row": number, "held_out": role == HELD_OUT}
 
 
-def _without(text: str, secret: np.ndarray) -> str:
+def _without(text: str, secret: dup.PassageSet) -> str:
     """A document's text in normal form without the lines that hold a passage of `secret`."""
     left = dup.without_passages(text, secret)
     return normalise_again(text) if left == text else normalise(left)
