@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import pairwise, product
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eeve_axolotl.tokenizer.kernels import merges, words
@@ -196,6 +196,9 @@ WORDS = st.dictionaries(
 
 @settings(max_examples=200, deadline=None)
 @given(bpe=BPES, some=WORDS, whole=st.booleans())
+@example(
+    bpe=Bpe([LETTERS[0] * 2, LETTERS[:2]], set()), some={LETTERS[0] * 3 + LETTERS[1]: (1, 1)}, whole=False
+)  # leftmost
 def test_words_are_cut_as_python_does(bpe, some, whole):
     tokens, total = len(bpe.tokens), len(bpe.merges)
     zeros = [np.zeros(tokens, dtype=np.int64) for _ in range(3)]
