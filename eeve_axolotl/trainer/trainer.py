@@ -37,18 +37,22 @@ from eeve_axolotl.records import (
     read_record,
     stage_directory,
 )
-from eeve_axolotl.rows import FrozenRows, FrozenRowsMixin
+from eeve_axolotl.rows import FrozenRows
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.text import text_read
 from eeve_axolotl.trainer.arguments import disable_checkpointing, optimizer_steps, stage_arguments
 from eeve_axolotl.trainer.callbacks import HeldOut, TellProgress, UntilConverged, has_converged
+from eeve_axolotl.trainer.rates import RatesMixin
 from eeve_axolotl.trainer.settings import chosen
 from eeve_axolotl.trainer.text_batches import ReadsOnMixin
 
 LOG = logger("trainer")
 
+# What a history tells of a step, as it is logged.
+_OF_A_STEP = ("step", "loss", "learning_rate", "eeve/input_learning_rate", "eeve/output_learning_rate")
 
-class EEVETrainer(FrozenRowsMixin, ReadsOnMixin, AxolotlTrainer):
+
+class EEVETrainer(RatesMixin, ReadsOnMixin, AxolotlTrainer):
     """Axolotl's trainer for EEVE's stages.
 
     A recipe names it as `trainer_cls`, so that the recipe cannot run where this package is missing:
@@ -221,7 +225,7 @@ class EEVETrainer(FrozenRowsMixin, ReadsOnMixin, AxolotlTrainer):
     def _history(self, seconds: float) -> dict:
         """Loss by step, and what the stage cost; of a resumed stage, the seconds since it resumed."""
         steps = [
-            {key: entry[key] for key in ("step", "loss", "learning_rate") if key in entry}
+            {key.removeprefix("eeve/"): entry[key] for key in _OF_A_STEP if key in entry}
             for entry in self.state.log_history
             if "loss" in entry
         ]
