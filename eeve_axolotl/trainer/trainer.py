@@ -212,6 +212,19 @@ class EEVETrainer(RatesMixin, ReadsOnMixin, AxolotlTrainer):
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         return TrainOutput(self.state.global_step, 0.0, {})  # no step was trained
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Axolotl's; a checkpoint whose optimiser has other groups of parameters is told in words."""
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except ValueError as error:
+            if "parameter group" not in str(error):
+                raise
+            raise EEVEError(
+                f"the optimiser's state in {checkpoint} is of other groups of parameters than stage "
+                f"{self._run.stage.name} has: `input_learning_rate` or `output_learning_rate` came or went since, or the "
+                "checkpoint is another stage's; put the keys back as they were, or start the stage without the checkpoint"
+            ) from None
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any, **kwargs: Any) -> None:
         """Axolotl's checkpoint, with a mark when it is whole."""
         super()._save_checkpoint(model, trial, **kwargs)

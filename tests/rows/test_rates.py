@@ -124,8 +124,10 @@ def test_an_optimizer_that_lacks_the_matrix_or_has_no_rates_is_refused():
         rows.give_rates(optimizer, frozen, RATES)
 
 
-# With absolute limits (greedy) or one peak (one_cycle) a schedule is refused: checks.rate_problems. Plateaus wait for a loss.
-OF_TRANSFORMERS = [each.value for each in SchedulerType if each.value not in ("greedy", "reduce_lr_on_plateau")]
+# With absolute limits (greedy) or one peak (one_cycle) a schedule is refused. Plateaus wait for a loss.
+OF_TRANSFORMERS = [
+    each.value for each in SchedulerType if each.value not in ("greedy", "reduce_lr_on_plateau")
+]
 OPTIONS = {
     "cosine_with_min_lr": {"min_lr": 1e-3},
     "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1},
@@ -135,7 +137,9 @@ OF_AXOLOTL = {
     "rex": lambda optimizer: schedulers.RexLR(optimizer, 1e-2, 0, total_steps=12, num_warmup_steps=3),
     "rex, min": lambda optimizer: schedulers.RexLR(optimizer, 1e-2, 1e-3, total_steps=12, num_warmup_steps=3),
     "cosine, min": lambda optimizer: schedulers.get_cosine_schedule_with_min_lr(optimizer, 3, 12, 0.1),
-    "cosine, quadratic": lambda optimizer: schedulers.get_cosine_schedule_with_quadratic_warmup(optimizer, 3, 12),
+    "cosine, quadratic": lambda optimizer: schedulers.get_cosine_schedule_with_quadratic_warmup(
+        optimizer, 3, 12
+    ),
     "cosine, constant": lambda optimizer: schedulers.get_cosine_schedule_with_warmup_decay_constant(
         optimizer, 3, 12, constant_lr_ratio=0.8, min_lr_ratio=0.1
     ),

@@ -83,7 +83,13 @@ class Case:
     """One training: the weights before, and the findings after."""
 
     def __init__(
-        self, stage: int, family: str = "llama", dtype=torch.float32, head_loss="chunked", rates=None, **config
+        self,
+        stage: int,
+        family: str = "llama",
+        dtype=torch.float32,
+        head_loss="chunked",
+        rates=None,
+        **config,
     ):
         self.stage, self.dtype, self.head_loss, self.rates = stage, dtype, head_loss, rates
         self.build = lambda: tiny_model(family, dtype, **config)
@@ -381,7 +387,9 @@ def deepspeed(scratch: str) -> dict:
             results[f"{way} {name}"] = zero(3, level, optimizer=name, **WIDE)
     for level, stage in ((1, 3), (3, 2), (3, 3)):
         results[f"zero{level}+plain/{stage}"] = zero(stage, level, head_loss="plain")
-        results[f"zero{level}+rates/{stage}"] = zero(stage, level, rates={"output_embeddings": RATES["output_embeddings"]})
+        results[f"zero{level}+rates/{stage}"] = zero(
+            stage, level, rates={"output_embeddings": RATES["output_embeddings"]}
+        )
     results["zero3+past_the_head/3"] = zero(3, 3, past_the_head=True)
     results["zero3+partitioned_at_load/3"] = zero(3, 3, partition_at_load=True)
     results["trainer zero3"] = trainer(
