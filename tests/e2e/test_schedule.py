@@ -222,11 +222,12 @@ def test_an_optimiser_is_carried_over_a_boundary_only_when_asked(ground):
 
 
 def test_a_run_killed_after_a_boundary_goes_on_with_the_optimiser_and_schedule_it_keeps(ground):
-    settings = {"stages": [1, 3], "keep_optimizer": True, "keep_schedule": True}
+    settings = {"stages": [1, 3], "keep_optimizer": True, "keep_schedule": True, "input_learning_rate": 0.03}
     keys = {"max_steps": 3, "lr_scheduler": "linear", "auto_resume_from_checkpoints": True}
     train(ground, eeve=settings, output_dir="./kept", **keys)
-    rates = [step["learning_rate"] for name in ("kept/stage1", "kept") for step in history(ground / name)]
-    assert rates == pytest.approx([0.01 * (6 - step) / 6 for step in range(6)])
+    for key, peak in {"learning_rate": 0.01, "input_learning_rate": 0.03}.items():
+        rates = [step[key] for name in ("kept/stage1", "kept") for step in history(ground / name)]
+        assert rates == pytest.approx([peak * (6 - step) / 6 for step in range(6)])
     shutil.copytree(ground / "kept/stage1", ground / "resumed/stage1")
     log = train(ground, eeve=settings, output_dir="./resumed", **keys)
     assert "stage 1 is done: going on after it" in log

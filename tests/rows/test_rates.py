@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 
+import peft
 import pytest
 import torch
 from axolotl.utils import schedulers
@@ -100,6 +101,18 @@ def test_the_one_matrix_of_a_tied_model_is_in_one_group():
     optimizer = frozen.protect(adamw(model))
     rows.give_rates(optimizer, frozen, {"input_embeddings": 0.5, "output_embeddings": 0.5})
     assert [(group["lr"], len(group["params"])) for group in optimizer.param_groups] == [(0.5, 1)]
+
+
+def test_beside_adapters_the_copies_that_peft_trains_have_the_rates():
+    config = peft.LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    model = peft.get_peft_model(tiny_model(), config)
+    frozen = rows.freeze(model, mask_for(model, 6))
+    optimizer = frozen.protect(adamw(model))
+    rows.give_rates(optimizer, frozen, RATES)
+    rates = by_parameter(model, optimizer, "lr")
+    assert {rate for name, rate in rates.items() if "embed_tokens.modules_to_save" in name} == {2e-2}
+    assert {rate for name, rate in rates.items() if "lm_head.modules_to_save" in name} == {1e-3}
+    assert {rate for name, rate in rates.items() if "lora_" in name} == {1e-2}
 
 
 def test_the_peak_by_which_adamc_measures_its_decay_goes_with_the_rate(tmp_path):
