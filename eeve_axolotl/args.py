@@ -61,8 +61,8 @@ class StageSettings(Settings):
     """End the stage when its loss has converged, before `max_steps`: `{}` takes the defaults."""
 
     input_learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate of the input embeddings; left out, `learning_rate` as for everything else. New input rows want
-    about ten times the rate of output rows; the paper has one for both."""
+    """Peak learning rate of the input embeddings; left out, `learning_rate` as for everything else. The paper has one
+    rate for all; new input rows may want ten times that of output rows."""
 
     output_learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate of the output embeddings, bias included; left out, `learning_rate`."""

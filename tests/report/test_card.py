@@ -162,7 +162,7 @@ def test_the_licence_is_the_bases_where_its_card_is_at_hand(tmp_path, front, sai
 
 def test_the_rates_of_one_matrix_stand_beside_the_stages(tmp_path):
     output = make(tmp_path)
-    place = next(output.glob("stage3/eeve_stage.json"))
+    place = output / "joint/stage3/eeve_stage.json"
     record = json.loads(place.read_text())
     rates = {"others": 3e-4, "input_embeddings": 3e-3, "output_embeddings": 1e-5}
     place.write_text(json.dumps({**record, "learning_rates": rates}))

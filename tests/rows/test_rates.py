@@ -148,6 +148,9 @@ OPTIONS = {
 }
 OF_AXOLOTL = {
     "rex": lambda optimizer: schedulers.RexLR(optimizer, 1e-2, 0, total_steps=12, num_warmup_steps=3),
+    "jagged": lambda optimizer: schedulers.JaggedLRRestartScheduler(
+        optimizer, get_scheduler("cosine", optimizer, 3, 12), 4, 2
+    ),
     "rex, min": lambda optimizer: schedulers.RexLR(optimizer, 1e-2, 1e-3, total_steps=12, num_warmup_steps=3),
     "cosine, min": lambda optimizer: schedulers.get_cosine_schedule_with_min_lr(optimizer, 3, 12, 0.1),
     "cosine, quadratic": lambda optimizer: schedulers.get_cosine_schedule_with_quadratic_warmup(
