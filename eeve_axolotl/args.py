@@ -60,6 +60,13 @@ class StageSettings(Settings):
     until_converged: ConvergenceSettings | None = None
     """End the stage when its loss has converged, before `max_steps`: `{}` takes the defaults."""
 
+    input_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate of the input embeddings; left out, `learning_rate` as for everything else. The paper has one
+    rate for all; new input rows may want ten times that of output rows."""
+
+    output_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate of the output embeddings, bias included; left out, `learning_rate`."""
+
     @property
     def _words(self) -> tuple[Rows | None, Rows | None, Layers | None]:
         return (self.input_embeddings, self.output_embeddings, self.internal_layers)
@@ -81,6 +88,19 @@ class StageSettings(Settings):
             )
         elif not self.resolved().trains_anything:
             raise ValueError("with none, none and frozen nothing trains; change one of the three words")
+        for key in self._rates_of_no([self.resolved()]):
+            raise ValueError(
+                f"`{key}` is for the {_RATES[key].replace('_', ' ')}, and stage {self.resolved().name} trains none of "
+                "their rows; remove it"
+            )
+
+    def _rates_of_no(self, stages: list[Stage]) -> list[str]:
+        """The keys of rates that are given for a matrix of which none of `stages` trains a row."""
+        return [
+            key
+            for key, matrix in _RATES.items()
+            if getattr(self, key) is not None and all(getattr(stage, matrix) is Rows.NONE for stage in stages)
+        ]
 
     def resolved(self) -> Stage:
         """The stage that this block names."""
@@ -89,6 +109,10 @@ class StageSettings(Settings):
         inputs, outputs, layers = self._words
         assert inputs is not None and outputs is not None and layers is not None  # _check_stage has looked
         return Stage("custom", inputs, outputs, layers)
+
+
+# A key -> the matrix whose rate it is, by the name that a stage's words have.
+_RATES = {"input_learning_rate": "input_embeddings", "output_learning_rate": "output_embeddings"}
 
 
 class ScheduledStage(StageSettings):
@@ -108,6 +132,29 @@ class ScheduledStage(StageSettings):
 
     gradient_accumulation_steps: int | None = Field(default=None, gt=0)
     """Micro batches in a step of this stage."""
+
+    @property
+    def own_rates(self) -> dict[str, float]:
+        """Peak learning rates other than the stage's: `input_embeddings` and `output_embeddings`, where given."""
+        given = {matrix: getattr(self, key) for key, matrix in _RATES.items()}
+        return {matrix: rate for matrix, rate in given.items() if rate is not None}
+
+    def refuses_one_matrix(self, learning_rate: float) -> str | None:
+        """What is told where input and output embeddings are one matrix and the stage gives them two rates, else None.
+
+        Args:
+            learning_rate: what Axolotl's config says; the stage's own comes first.
+        """
+        stage, others = self.resolved(), self.learning_rate or learning_rate
+        trained = [matrix for matrix in _RATES.values() if getattr(stage, matrix) is not Rows.NONE]
+        rates = {self.own_rates.get(matrix, others) for matrix in trained}
+        if len(rates) < 2:
+            return None
+        return (
+            f"stage {stage.name} gives input and output embeddings the learning rates "
+            f"{' and '.join(f'{rate:g}' for rate in sorted(rates))}, but this model ties them into one matrix: set "
+            "`input_learning_rate` and `output_learning_rate` alike, or `eeve.untie: true`"
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -215,23 +262,43 @@ class EEVESettings(StageSettings):
                 )
         if len(set(names)) < len(names):
             raise ValueError("a stage stands twice in `stages`; name each once")
-        own = [each for each in self.stages if each.learning_rate or each.warmup_steps is not None]
+        for key in self._rates_of_no([each.resolved() for each in self.stages]):
+            raise ValueError(
+                f"`{key}` is for the {_RATES[key].replace('_', ' ')}, and no stage of `stages` trains a row of them; "
+                "remove it"
+            )
+        own = [
+            each
+            for each in self.stages
+            if each.learning_rate or each.warmup_steps is not None or each.own_rates
+        ]
         if self.keep_schedule and own:
             raise ValueError(
                 f"`keep_schedule` is one schedule for all stages, but stage {own[0].resolved().name} has a "
-                "learning_rate or warmup_steps of its own; remove one of the two"
+                "learning_rate (of all or of one matrix) or warmup_steps of its own; remove one of the two"
             )
         return self
 
+    @property
+    def rate_keys(self) -> list[str]:
+        """Which of `input_learning_rate` and `output_learning_rate` a stage of this run uses."""
+        used = {matrix for each in self.schedule() for matrix in each.own_rates}
+        return [key for key, matrix in _RATES.items() if matrix in used]
+
     def schedule(self) -> list[ScheduledStage]:
         """The stages of this run in order; what an entry leaves out is taken from the block itself."""
-        common = {"max_tokens": self.max_tokens, "until_converged": self.until_converged}
+        common = {name: getattr(self, name) for name in ("max_tokens", "until_converged", *_RATES)}
         if self.stages is None:
             words = {name: getattr(self, name) for name in ("stage", *_WORDS)}
             return [ScheduledStage.model_validate({**words, **common})]
         return [
             each.model_copy(
-                update={name: value for name, value in common.items() if getattr(each, name) is None}
+                update={
+                    name: value
+                    for name, value in common.items()
+                    if getattr(each, name) is None
+                    and (name not in _RATES or getattr(each.resolved(), _RATES[name]) is not Rows.NONE)
+                }
             )
             for each in self.stages
         ]

@@ -134,6 +134,37 @@ def precision_problems(cfg: Mapping[str, Any], stages: Iterable[Stage]) -> Itera
             yield f"`{key}` cannot be used together with `eeve.frozen_precision: fp8` ({why}); remove one of the two"
 
 
+# Keys with which a config itself gives parameters rates of their own.
+_OTHER_RATES = ("embedding_lr", "embedding_lr_scale", "lr_groups", "loraplus_lr_ratio")
+
+# Schedules that give all parameters one peak, or hold their rates between limits that are the same for all.
+_ONE_RATE = {
+    "one_cycle": "takes every parameter to one peak",
+    "greedy": "holds every rate between the same limits",
+}
+
+
+def rate_problems(cfg: Mapping[str, Any], keys: Collection[str]) -> Iterator[str]:
+    """What keeps an embedding matrix from having a learning rate of its own, a sentence each.
+
+    Args:
+        keys: those of `input_learning_rate` and `output_learning_rate` that the `eeve:` block uses; with none there
+            is no problem.
+    """
+    if not keys:
+        return
+    ours = " and ".join(f"`{key}`" for key in keys)
+    for key in _OTHER_RATES:
+        if cfg.get(key):
+            yield f"`{key}` and {ours} of `eeve:` both give parameters learning rates of their own; remove one of the two"
+    scheduler = str(cfg.get("lr_scheduler") or "")
+    if scheduler in _ONE_RATE:
+        yield (
+            f"`lr_scheduler: {scheduler}` {_ONE_RATE[scheduler]}, so {ours} would have no effect; set cosine, linear, "
+            "constant_with_warmup or rex, or remove the rates"
+        )
+
+
 def _check_optimizer(cfg: Mapping[str, Any], stage: Stage) -> None:
     """Those that step inside the backward pass leave the trainer nothing to hold to the stage, or to save."""
     optimizer = str(cfg.get("optimizer") or "")

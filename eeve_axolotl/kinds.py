@@ -70,6 +70,7 @@ class Record(Shape):
 
     stage: str | None = None
     trains: dict[str, str] | None = None
+    learning_rates: dict[str, Number] | None = None
     base_vocab_size: Count | None = None
     vocab_size: Count | None = None
     eeve_axolotl: str | None = None

@@ -88,8 +88,9 @@ class EEVEPlugin(BasePlugin):
                 f"the trainer that was built is {type(trainer).__name__}, not the one that keeps rows frozen and proves "
                 "it; remove what brings it"
             )
-        in_fp8 = self.run.settings.frozen_precision is not None
-        sharding.check_started(trainer.accelerator, len(self.run.schedule), in_fp8)
+        settings = self.run.settings
+        in_fp8, own_rates = settings.frozen_precision is not None, bool(settings.rate_keys)
+        sharding.check_started(trainer.accelerator, len(self.run.schedule), in_fp8, own_rates)
         trainer.eeve_run = self.run
 
     @stops_plainly

@@ -191,7 +191,11 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
 def _sharding(recipe: Recipe) -> Iterator[str]:
     settings = recipe.settings
     return sharding.problems(
-        recipe.cfg, settings.untie, len(recipe.stages), settings.frozen_precision is not None
+        recipe.cfg,
+        settings.untie,
+        len(recipe.stages),
+        settings.frozen_precision is not None,
+        bool(settings.rate_keys),
     )
 
 
@@ -211,6 +215,15 @@ def _tied(recipe: Recipe) -> Iterator[str]:
     needs = [stage for stage in recipe.stages if stage.needs_two_matrices]
     if needs and not recipe.settings.untie and recipe.has_base and base_model.is_tied(recipe.cfg):
         yield needs[0].refuses_one_matrix()
+
+
+def _rates(recipe: Recipe) -> Iterator[str]:
+    settings, cfg = recipe.settings, recipe.cfg
+    yield from checks.rate_problems(cfg, settings.rate_keys)
+    if settings.rate_keys and not settings.untie and recipe.has_base and base_model.is_tied(cfg):
+        rate = float(cfg.get("learning_rate") or 0)  # Axolotl's own validation tells of one that is left out
+        problems = (each.refuses_one_matrix(rate) for each in settings.schedule())
+        yield from filter(None, problems)
 
 
 def _head(recipe: Recipe) -> None:
@@ -294,6 +307,7 @@ CHECKS: list[tuple[str, Callable[[Recipe], Iterable[str]]]] = [
     ("the corpus", _raises(lambda each: check_recipe(each.cfg))),
     ("overrides of the model", _overrides),
     ("whether the embeddings are tied", _tied),
+    ("learning rates of one matrix", _rates),
     ("the modules that train beside adapters", _raises(_adapters)),
     ("the loss of the head", _raises(_head)),
     ("the tokenizer", _raises(_tokenizer)),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eeve_axolotl import checks, preflight
-from eeve_axolotl.args import read_block
+from eeve_axolotl.args import ScheduledStage, read_block
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.logs import logger
@@ -17,7 +17,7 @@ from eeve_axolotl.pipeline.tasks import Tasks
 from eeve_axolotl.preflight import Found, Recipe
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.settings import Settings, duplicate_keys, read_mapping, read_yaml
-from eeve_axolotl.stages import Layers, Rows, Stage
+from eeve_axolotl.stages import Layers, Rows
 from eeve_axolotl.text import where_it_reads
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
@@ -126,7 +126,7 @@ def what_happens(cfg: Mapping[str, Any]) -> list[str]:
         return [plain, *lines, f"writes to {output}", *([_merged(output)] if cfg.get("adapter") else [])]
     settings = read_block(cfg)
     for each in settings.schedule():
-        lines += _stage(each.resolved(), settings.frozen_precision is not None)
+        lines += _stage(each, settings.frozen_precision is not None)
     if settings.untie:
         lines.append("a model with tied embeddings gets an output matrix of its own first")
     if settings.global_batch_size:
@@ -142,13 +142,15 @@ def _merged(output: str) -> str:
     return f"then `axolotl merge-lora` writes the whole model to {output.rstrip('/')}/merged"
 
 
-def _stage(stage: Stage, in_fp8: bool) -> list[str]:
+def _stage(scheduled: ScheduledStage, in_fp8: bool) -> list[str]:
+    stage = scheduled.resolved()
+    rates = {matrix: f", learning rate {rate:g} at its peak" for matrix, rate in scheduled.own_rates.items()}
     purpose = f": {stage.purpose}" if stage.purpose else ""
     layers = _LAYERS[stage.internal_layers] + (", read in 8 bits (fp8)" if in_fp8 else "")
     return [
         f"stage {stage.name}{purpose}",
-        f"  input embeddings: {_ROWS[stage.input_embeddings]}",
-        f"  output embeddings: {_ROWS[stage.output_embeddings]}",
+        f"  input embeddings: {_ROWS[stage.input_embeddings]}{rates.get('input_embeddings', '')}",
+        f"  output embeddings: {_ROWS[stage.output_embeddings]}{rates.get('output_embeddings', '')}",
         f"  internal layers: {layers}",
     ]
 

@@ -25,6 +25,11 @@ _HELD_WHOLE = (
     "is sharded; remove `frozen_precision`, or the sharding: plain data parallelism (DDP) holds the model whole"
 )
 
+_ITS_OWN = (
+    "`input_learning_rate` and `output_learning_rate` of `eeve:` need Axolotl's optimizer and lr_scheduler, and DeepSpeed "
+    "makes its own where its config has an `optimizer` or a `scheduler` section, with one rate; remove the section"
+)
+
 # Keys of an Axolotl config that count processes, what they mean above 1, and what to do instead.
 _PARALLEL = {
     "tensor_parallel_size": ("cuts matrices by columns, where rows cannot be followed", _INSTEAD),
@@ -54,12 +59,17 @@ _NOT_FOR_FSDP2 = re.compile(
 
 
 def problems(
-    cfg: Mapping[str, Any], untie: bool = False, stages: int = 1, in_fp8: bool = False
+    cfg: Mapping[str, Any],
+    untie: bool = False,
+    stages: int = 1,
+    in_fp8: bool = False,
+    own_rates: bool = False,
 ) -> Iterator[str]:
     """Every way of sharding in `cfg` that cannot keep, or prove, frozen rows, and what to use instead.
 
     Works on the raw mapping, before Axolotl's own validation. `untie` is the run's `eeve.untie`,
-    `stages` how many stages it has, `in_fp8` whether it holds its frozen layers in 8 bits.
+    `stages` how many stages it has, `in_fp8` whether it holds its frozen layers in 8 bits, `own_rates` whether an
+    embedding matrix has a learning rate of its own.
     """
     for key, value in cfg.items():
         key_now = _SYNONYMS.get(key, key)
@@ -73,7 +83,7 @@ def problems(
     if cfg.get("fsdp") or cfg.get("fsdp_config"):
         yield from _of_fsdp(cfg)
     if cfg.get("deepspeed"):
-        yield from _of_deepspeed(cfg["deepspeed"], untie)
+        yield from _of_deepspeed(cfg["deepspeed"], untie, own_rates)
 
 
 def check_sharding(
@@ -96,17 +106,23 @@ def check_loaded(model) -> None:
         )
 
 
-def check_started(accelerator, stages: int = 1, in_fp8: bool = False) -> None:
+def check_started(accelerator, stages: int = 1, in_fp8: bool = False, own_rates: bool = False) -> None:
     """Raise EEVEError where the launcher, not the config, chose a way of sharding that is not supported.
 
     `accelerator` is the trainer's: Accelerate may have been given FSDP1 or others on its command line.
-    `stages` is how many stages the run has, `in_fp8` whether it holds its frozen layers in 8 bits.
+    `stages`, `in_fp8` and `own_rates` are those of `problems`.
     """
     kind = str(accelerator.distributed_type).rpartition(".")[2]
     if in_fp8 and kind in ("FSDP", "DEEPSPEED"):
         raise EEVEError(_HELD_WHOLE)
     if stages > 1 and kind in ("FSDP", "DEEPSPEED"):
         raise EEVEError(_ONE_STAGE)
+    if (
+        own_rates
+        and kind == "DEEPSPEED"
+        and _makes_its_own(accelerator.state.deepspeed_plugin.deepspeed_config)
+    ):
+        raise EEVEError(_ITS_OWN)
     if kind == "FSDP" and not accelerator.is_fsdp2:
         raise EEVEError(
             "Accelerate was started with FSDP1, which flattens rows away; start it with `--fsdp_version 2`, or "
@@ -145,11 +161,18 @@ def _of_fsdp(cfg: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _of_deepspeed(given: Mapping | str, untie: bool) -> Iterator[str]:
+def _makes_its_own(config: Mapping[str, Any]) -> bool:
+    """Whether DeepSpeed makes optimiser or schedule by this config of its own."""
+    return bool(config.get("optimizer") or config.get("scheduler"))
+
+
+def _of_deepspeed(given: Mapping | str, untie: bool, own_rates: bool) -> Iterator[str]:
     config, where = (given, "`deepspeed`") if isinstance(given, Mapping) else (_read(given), given)
     zero = config.get("zero_optimization") or {} if isinstance(config, Mapping) else None
     if not isinstance(zero, Mapping):
         raise EEVEError(f"{where} is no DeepSpeed config; give a mapping with `zero_optimization`")
+    if own_rates and _makes_its_own(config):
+        yield _ITS_OWN
     stage = zero.get("stage", 0)
     if stage not in (1, 2, 3):
         yield (

@@ -36,6 +36,7 @@ SLOW = [
     "project/test_init.py",
     "rows/test_guarantee.py",
     "rows/test_liger.py",
+    "rows/test_rates.py",
     "rows/test_sharding.py",
     "test_calibration.py",
     "test_calibration_limits.py",

@@ -63,6 +63,15 @@ def test_a_sound_recipe_says_what_trains_where_it_starts_and_where_it_writes(rec
         assert line in said
 
 
+def test_rates_of_one_matrix_are_told(recipe):
+    block = {"stages": [2, {"stage": 5, "output_learning_rate": 1e-4}], "input_learning_rate": "3e-3"}
+    code, said = check(recipe(eeve=block))
+    assert code == 0, said
+    assert "output embeddings: the new rows train\n" in said  # stage 2 has no rate of its own
+    assert "input embeddings: the new rows train, learning rate 0.003 at its peak" in said
+    assert "output embeddings: all rows train, learning rate 0.0001 at its peak" in said
+
+
 def test_everything_missing_is_told_at_once(recipe):
     code, said = check(
         recipe(base_model="./outputs/stage4", plugins=None, unfrozen_parameters=["x"], adapter="lora")

@@ -69,7 +69,48 @@ def test_an_entry_of_a_schedule_takes_from_the_block_what_it_leaves_out():
     ({"stages": [1, {"stage": 2, "sequence_len": 64}]}, "give a stage of another length a run of its own"),
     ({"stages": [1, {"stage": 2, "learning_rate": 1}], "keep_schedule": True}, "stage 2 has a learning_rate"),
     ({"stages": [{"stage": 1, "warmup_steps": 0}, 2], "keep_schedule": True}, "stage 1 has a learning_rate"),
+    ({"stages": [{"stage": 1, "input_learning_rate": 1}, 2], "keep_schedule": True}, "stage 1 has a learning_rate"),
+    ({"stage": 2, "input_learning_rate": 1}, "`input_learning_rate` is for the input embeddings, and stage 2 trains none"),
+    ({"stages": [1, {"stage": 4, "input_learning_rate": 1}]}, "`input_learning_rate` is .* stage 4 trains none of their"),
+    ({"stages": [{"stage": 1, "output_learning_rate": 1}, 2]}, "`output_learning_rate` is .* stage 1 trains none"),
+    ({"stages": [2, 4], "input_learning_rate": 1}, "no stage of `stages` trains a row of them"),
+    ({"stage": 7, "output_learning_rate": 1}, "stage 7 trains none of their rows; remove it"),
+    ({"stage": 3, "output_learning_rate": 0}, "greater than 0"),
 ])  # fmt: skip
 def test_a_schedule_that_makes_no_sense_is_refused(block, message):
     with pytest.raises(ValidationError, match=message):
         EEVESettings.model_validate(block)
+
+
+def test_a_rate_of_one_matrix_is_for_the_stages_that_train_it():
+    settings = EEVESettings.model_validate(
+        {"stages": [1, 2, {"stage": 3, "output_learning_rate": 3e-5}], "input_learning_rate": 3e-3}
+    )
+    assert [each.own_rates for each in settings.schedule()] == [
+        {"input_embeddings": 3e-3},
+        {},
+        {"input_embeddings": 3e-3, "output_embeddings": 3e-5},
+    ]
+    assert settings.rate_keys == ["input_learning_rate", "output_learning_rate"]
+    assert EEVESettings.model_validate({"stages": [1, 2]}).rate_keys == []
+    (alone,) = EEVESettings.model_validate({"stage": 6, "output_learning_rate": "3e-4"}).schedule()
+    assert alone.own_rates == {"output_embeddings": 3e-4}
+
+
+@pytest.mark.parametrize("keys, refused", [
+    ({}, False),
+    ({"input_learning_rate": 3e-3}, True),
+    ({"output_learning_rate": 3e-3}, True),
+    ({"input_learning_rate": 3e-3, "output_learning_rate": 3e-3}, False),
+    ({"input_learning_rate": 1e-4}, False),  # the others' rate
+    ({"input_learning_rate": 1e-4, "learning_rate": 1e-3}, True),
+])  # fmt: skip
+def test_one_matrix_takes_one_rate(keys, refused):
+    (three,) = EEVESettings.model_validate({"stages": [{"stage": 3, **keys}]}).schedule()
+    said = three.refuses_one_matrix(1e-4)
+    assert ("ties them into one matrix" in said) if refused else said is None
+
+
+def test_where_a_stage_trains_the_one_matrix_as_output_embeddings_alone_their_rate_is_its_rate():
+    (four,) = EEVESettings.model_validate({"stage": 4, "output_learning_rate": 3e-3}).schedule()
+    assert four.refuses_one_matrix(1e-4) is None

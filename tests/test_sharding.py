@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -169,3 +170,9 @@ def test_what_the_launcher_chose_is_checked_too():
         with pytest.raises(EEVEError, match="`eeve.frozen_precision: fp8` keeps the layers' own weights"):
             check_started(sharded, in_fp8=True)
     check_started(started("MULTI_GPU"), in_fp8=True)
+    for section in ({}, {"optimizer": {"type": "AdamW"}}, {"scheduler": {"type": "WarmupLR"}}):
+        by_deepspeed = started("DEEPSPEED")
+        by_deepspeed.state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(deepspeed_config=section))
+        check_started(by_deepspeed)
+        with pytest.raises(EEVEError, match="DeepSpeed makes its own") if section else nullcontext():
+            check_started(by_deepspeed, own_rates=True)

@@ -68,6 +68,23 @@ def test_two_processes_give_the_weights_of_one(directories):
             torch.testing.assert_close(weight, theirs[name], rtol=0, atol=2e-5)
 
 
+def test_each_matrix_has_its_rate_in_every_process_and_in_what_is_logged(directories):
+    inputs, outputs = {"input_embeddings": 2e-2}, {"output_embeddings": 5e-3}
+    expected = (inputs, outputs, {**inputs, **outputs})
+    for directory in directories:
+        for place, own in zip(places(directory), expected, strict=True):
+            record = json.loads((place / "eeve_stage.json").read_text())
+            assert record["learning_rates"] == {"others": 1e-2, **own}
+            logged = {name.replace("embeddings", "learning_rate"): rate for name, rate in own.items()}
+            for step in json.loads((place / "eeve_history.json").read_text())["steps"]:
+                assert step == {
+                    "step": step["step"],
+                    "loss": step["loss"],
+                    "learning_rate": 1e-2,
+                    **logged,
+                }
+
+
 def test_frozen_rows_are_the_same_bits_after_every_stage(directories):
     before = {name: weight.clone() for name, weight in tiny_model().state_dict().items()}
     for place, (table_start, head_start) in zip(

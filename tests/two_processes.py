@@ -22,12 +22,13 @@ from tests.trainer import text_runs
 from tests.trainer.trainers import trainer_on
 
 STAGES, STEPS, SEQUENCES = (1, 2, 5), 4, 64
+RATES = {"input_learning_rate": 2e-2, "output_learning_rate": 5e-3}  # beside 1e-2
 
 
 def trainer_of(directory: Path, batch: int, **block: str) -> EEVETrainer:
     """A trainer of the stages into `directory`, `batch` sequences in a step on each process; `block` has more keys."""
     model = tiny_model()
-    settings = EEVESettings.model_validate({"stages": [*STAGES], "save_stages": "all", **block})
+    settings = EEVESettings.model_validate({"stages": [*STAGES], "save_stages": "all", **RATES, **block})
     run = StageRun(settings, vocabulary=Vocabulary(BASE, VOCAB, VOCAB))
     run.freeze(model)
     return trainer_on(

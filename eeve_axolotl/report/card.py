@@ -209,12 +209,18 @@ def _stages(done: Sequence[StageData]) -> list[Block]:
     if not done:
         return []
     rows = [
-        [stage.name, trains(stage), number(stage.steps), number(stage.tokens),
-         number(stage.settings.get("learning_rate"), "g") if _is_number(stage.settings.get("learning_rate"))
-         else str(stage.settings.get("learning_rate", number(None)))]
-        for stage in done
-    ]  # fmt: skip
+        [stage.name, trains(stage), number(stage.steps), number(stage.tokens), _rate(stage)] for stage in done
+    ]
     return [Heading("Stages"), Table(["stage", "trained", "steps", "tokens", "learning rate"], rows, left=2)]
+
+
+def _rate(stage: StageData) -> str:
+    """The stage's learning rate, and those of an embedding matrix that has one of its own."""
+    rates = {**(stage.record.get("learning_rates") or {})}
+    rate = rates.pop("others", stage.settings.get("learning_rate", number(None)))
+    own = [f"{matrix.removesuffix('_embeddings')} {number(each, 'g')}" for matrix, each in rates.items()]
+    shown = number(rate, "g") if _is_number(rate) else str(rate)
+    return f"{shown} ({', '.join(own)})" if own else shown
 
 
 def _is_number(value) -> bool:

@@ -12,12 +12,13 @@ This package knows nothing of Axolotl: it needs torch, and the accessors `get_in
 
 `masks` says which rows of a model train in a stage, `freezing` puts that into force and takes it off again, `modules`
 holds trained rows apart from their matrix, `sharded` has what is particular to FSDP2 and ZeRO-3, `checksums` is the
-proof, and `training` what a transformers Trainer needs besides.
+proof, `rates` gives a matrix a learning rate of its own, and `training` is what a transformers Trainer needs besides.
 """
 
 from eeve_axolotl.rows.checksums import Fingerprint, FrozenMovedError, fingerprint
 from eeve_axolotl.rows.freezing import FrozenRows, freeze, optimizer_state_bytes
 from eeve_axolotl.rows.masks import MatrixMask, RowMask, row_count, row_mask, untie
+from eeve_axolotl.rows.rates import give_rates
 from eeve_axolotl.rows.training import FrozenRowsMixin
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RowMask",
     "fingerprint",
     "freeze",
+    "give_rates",
     "optimizer_state_bytes",
     "row_count",
     "row_mask",

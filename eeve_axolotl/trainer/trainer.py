@@ -37,18 +37,22 @@ from eeve_axolotl.records import (
     read_record,
     stage_directory,
 )
-from eeve_axolotl.rows import FrozenRows, FrozenRowsMixin
+from eeve_axolotl.rows import FrozenRows
 from eeve_axolotl.run import StageRun
 from eeve_axolotl.text import text_read
 from eeve_axolotl.trainer.arguments import disable_checkpointing, optimizer_steps, stage_arguments
 from eeve_axolotl.trainer.callbacks import HeldOut, TellProgress, UntilConverged, has_converged
+from eeve_axolotl.trainer.rates import RatesMixin
 from eeve_axolotl.trainer.settings import chosen
 from eeve_axolotl.trainer.text_batches import ReadsOnMixin
 
 LOG = logger("trainer")
 
+# What a history tells of a step, as it is logged.
+_OF_A_STEP = ("step", "loss", "learning_rate", "eeve/input_learning_rate", "eeve/output_learning_rate")
 
-class EEVETrainer(FrozenRowsMixin, ReadsOnMixin, AxolotlTrainer):
+
+class EEVETrainer(RatesMixin, ReadsOnMixin, AxolotlTrainer):
     """Axolotl's trainer for EEVE's stages.
 
     A recipe names it as `trainer_cls`, so that the recipe cannot run where this package is missing:
@@ -208,6 +212,19 @@ class EEVETrainer(FrozenRowsMixin, ReadsOnMixin, AxolotlTrainer):
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         return TrainOutput(self.state.global_step, 0.0, {})  # no step was trained
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Axolotl's; a checkpoint whose optimiser has other groups of parameters is told in words."""
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except ValueError as error:
+            if "parameter group" not in str(error):
+                raise
+            raise EEVEError(
+                f"the optimiser's state in {checkpoint} is of other groups of parameters than stage "
+                f"{self._run.stage.name} has: `input_learning_rate` or `output_learning_rate` came or went since, or the "
+                "checkpoint is another stage's; put the keys back as they were, or start the stage without the checkpoint"
+            ) from None
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any, **kwargs: Any) -> None:
         """Axolotl's checkpoint, with a mark when it is whole."""
         super()._save_checkpoint(model, trial, **kwargs)
@@ -221,7 +238,7 @@ class EEVETrainer(FrozenRowsMixin, ReadsOnMixin, AxolotlTrainer):
     def _history(self, seconds: float) -> dict:
         """Loss by step, and what the stage cost; of a resumed stage, the seconds since it resumed."""
         steps = [
-            {key: entry[key] for key in ("step", "loss", "learning_rate") if key in entry}
+            {key.removeprefix("eeve/"): entry[key] for key in _OF_A_STEP if key in entry}
             for entry in self.state.log_history
             if "loss" in entry
         ]

@@ -32,6 +32,8 @@ CHAT = {"chat_template": "chatml", "datasets": [{"path": "./chat.jsonl", "type":
 STREAM = {"datasets": None, "pretraining_dataset": [{"path": "./text.jsonl", "type": "pretrain"}]}
 FP8 = {"eeve": {"stage": 3, "frozen_precision": "fp8"}}
 WHOLE = {"input_embeddings": "new", "output_embeddings": "all", "internal_layers": "full"}
+RATES = {"stage": 3, "input_learning_rate": "3e-3", "output_learning_rate": 3e-4}
+GROUPS = [{"name": "attention", "modules": ["self_attn"], "lr": 1e-5}]
 DPO = {"rl": "dpo", "datasets": [{"path": "./text.jsonl", "type": "chatml.intel"}]}
 
 
@@ -123,6 +125,23 @@ CASES = [
         Case(key, tie(key, True), f"`{key}.tie_word_embeddings: True` would make the base model lose")
         for key in ("overrides_of_model_config", "overrides_of_model_kwargs", "model_config", "model_kwargs")
     ],
+    Case("rates", {"eeve": RATES}),
+    Case("rates, tied", {"base_model": "./tied", "eeve": RATES}, "stage 3 gives .* rates 0.0003 and 0.003, but this model"),
+    Case("rates alike, tied", {"base_model": "./tied", "eeve": {**RATES, "output_learning_rate": "3e-3"}}),
+    Case("rates, untied", {"base_model": "./tied", "eeve": {**RATES, "untie": True}}),
+    Case("rates, not trained", {"eeve": {"stage": 2, "input_learning_rate": 1}}, "stage 2 trains none of their rows"),
+    *[
+        Case(f"rates, {key}", {"eeve": RATES, key: value}, f"`{key}` and `input_learning_rate` and `output_learning_rate`")
+        for key, value in (("embedding_lr", 1.0), ("embedding_lr_scale", 2.0), ("lr_groups", GROUPS))
+    ],
+    Case("rates, loraplus", {**QLORA, "eeve": {**RATES, "stage": 6}, "loraplus_lr_ratio": 16.0},
+         "`loraplus_lr_ratio` and `input_learning_rate` and"),
+    Case("no rates, embedding_lr", {"embedding_lr": 1.0}),
+    Case("rates, one cycle", {"eeve": RATES, "lr_scheduler": "one_cycle"}, "`lr_scheduler: one_cycle` takes"),
+    Case("rates, rex", {"eeve": RATES, "lr_scheduler": "rex"}),
+    Case("rates, ZeRO", {"eeve": RATES, "deepspeed": "./zero3.json"}),
+    Case("rates, DeepSpeed's own", {"eeve": RATES, "deepspeed": "./zero3_optimizer.json"}, "need Axolotl's optimizer and"),
+    Case("no rates, DeepSpeed's own", {"deepspeed": "./zero3_optimizer.json"}),
     Case("tie overridden", tie("overrides_of_model_config", False, "./tied"), "get a head of random numbers; .*`eeve.untie"),
     Case("tie repeated", tie("overrides_of_model_config", False)),
     Case("deprecated", {"max_packed_sequence_len": 64, "rope_scaling": {"type": "linear"}},
@@ -194,6 +213,8 @@ def places(tmp_path_factory):
     zero = '{"zero_optimization": {"stage": 3, "gather_16bit_weights_on_model_save": %s}}'
     (directory / "zero3.json").write_text(zero % "true")
     (directory / "zero3_pieces.json").write_text(zero % "false")
+    optimizer = ', "optimizer": {"type": "AdamW", "params": {"lr": "auto"}}}'
+    (directory / "zero3_optimizer.json").write_text(zero[:-1] % "true" + optimizer)
     return directory
 
 

@@ -63,6 +63,78 @@ def test_five_stages_in_one_run_give_the_weights_of_five_runs(ground, five):
             assert torch.equal(weight, together[name]), (stage, name)
 
 
+RATES = {"input_learning_rate": 3e-2, "output_learning_rate": 3e-3}
+SLOPE = {"lr_scheduler": "linear", "warmup_steps": 2, "max_steps": 4}
+
+
+def test_with_a_rate_for_each_matrix_too_stages_of_one_run_give_the_weights_of_runs(ground):
+    stages = [1, {"stage": 5, "output_learning_rate": 1e-3}]
+    train(ground, eeve={"stages": stages, **RATES, "save_stages": "all"}, output_dir="./rates", **SLOPE)
+    inputs = {"input_learning_rate": RATES["input_learning_rate"]}
+    train(ground, stage=1, eeve={"stage": 1, **inputs}, output_dir="./rates1", **SLOPE)
+    block = {"stage": 5, **inputs, "output_learning_rate": 1e-3}
+    train(ground, "./rates1", 5, eeve=block, output_dir="./rates5", **SLOPE)
+    for place, alone in (("rates/stage1", "rates1"), ("rates", "rates5")):
+        ours, theirs = (load_file(ground / each / "model.safetensors") for each in (place, alone))
+        assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+        assert history(ground / place) == history(ground / alone)
+    settings = json.loads((ground / "rates5/eeve_history.json").read_text())["settings"]
+    assert settings["eeve"]["output_learning_rate"] == 1e-3
+    shape = [0.0, 0.5, 1.0, 0.5]
+    steps = history(ground / "rates")
+    for key, peak in {
+        "learning_rate": 1e-2,
+        "input_learning_rate": 3e-2,
+        "output_learning_rate": 1e-3,
+    }.items():
+        assert [step[key] for step in steps] == pytest.approx([peak * share for share in shape])
+
+
+@pytest.fixture(scope="module")
+def start(ground) -> dict[str, torch.Tensor]:
+    """The weights before any step, within 1e-5: of a stage whose rates move them no further."""
+    block = {"stage": 3, "input_learning_rate": 1e-6, "output_learning_rate": 1e-6}
+    train(ground, stage=3, eeve=block, output_dir="./start", weight_decay=0.0)
+    return load_file(ground / "start/model.safetensors")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamc"])  # made by transformers, and by Axolotl
+def test_a_tiny_rate_holds_its_matrix_while_the_other_moves(ground, start, optimizer):
+    train(
+        ground,
+        eeve={"stages": [{"stage": 3, "output_learning_rate": 1e-9}, {"stage": 2, "learning_rate": 1e-9}]},
+        output_dir=f"./tiny_{optimizer}",
+        optimizer=optimizer,
+        weight_decay=0.0,
+        use_tensorboard=True,
+    )
+    moved = {}
+    after = load_file(ground / f"tiny_{optimizer}" / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert torch.equal(start[name][:SMALL], after[name][:SMALL])
+        moved[name] = (start[name][SMALL:] - after[name][SMALL:]).abs().max().item()
+    assert moved["lm_head.weight"] < 1e-5 and moved["model.embed_tokens.weight"] > 1e-3, moved
+    runs = EventAccumulator(str(ground / f"tiny_{optimizer}/runs/stage3")).Reload()
+    for name, rate in {"learning_rate": 1e-2, "eeve/output_learning_rate": 1e-9}.items():
+        assert [each.value for each in runs.Scalars(f"train/{name}")] == pytest.approx([rate] * 2)
+
+
+def test_a_run_with_rates_that_was_killed_ends_at_the_same_bits(ground):
+    keys = {**SLOPE, "save_strategy": "steps", "save_steps": 2, "auto_resume_from_checkpoints": True}
+    block = {"stage": 3, **RATES}
+    train(ground, stage=3, eeve=block, output_dir="./not_killed", **keys)
+    shutil.copytree(ground / "not_killed/checkpoint-2", ground / "killed/checkpoint-2")
+    train(ground, stage=3, eeve=block, output_dir="./killed", **keys)
+    ours, theirs = (load_file(ground / each / "model.safetensors") for each in ("killed", "not_killed"))
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+    assert history(ground / "killed") == history(ground / "not_killed")
+    shutil.copytree(ground / "not_killed/checkpoint-2", ground / "changed/checkpoint-2")
+    recipe = write_recipe(ground, 3, "./base", output_dir="./changed", **keys)
+    done = axolotl(ground, "train", recipe, "--launcher", "python")
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    assert "`input_learning_rate` or `output_learning_rate` came or went since" in done.stdout
+
+
 def test_each_stage_of_a_run_leaves_its_record(ground, five):
     for stage in range(1, 6):
         place = ground / "five" / (f"stage{stage}" if stage < 5 else "")
@@ -150,11 +222,12 @@ def test_an_optimiser_is_carried_over_a_boundary_only_when_asked(ground):
 
 
 def test_a_run_killed_after_a_boundary_goes_on_with_the_optimiser_and_schedule_it_keeps(ground):
-    settings = {"stages": [1, 3], "keep_optimizer": True, "keep_schedule": True}
+    settings = {"stages": [1, 3], "keep_optimizer": True, "keep_schedule": True, "input_learning_rate": 0.03}
     keys = {"max_steps": 3, "lr_scheduler": "linear", "auto_resume_from_checkpoints": True}
     train(ground, eeve=settings, output_dir="./kept", **keys)
-    rates = [step["learning_rate"] for name in ("kept/stage1", "kept") for step in history(ground / name)]
-    assert rates == pytest.approx([0.01 * (6 - step) / 6 for step in range(6)])
+    for key, peak in {"learning_rate": 0.01, "input_learning_rate": 0.03}.items():
+        rates = [step[key] for name in ("kept/stage1", "kept") for step in history(ground / name)]
+        assert rates == pytest.approx([peak * (6 - step) / 6 for step in range(6)])
     shutil.copytree(ground / "kept/stage1", ground / "resumed/stage1")
     log = train(ground, eeve=settings, output_dir="./resumed", **keys)
     assert "stage 1 is done: going on after it" in log

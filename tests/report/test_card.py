@@ -158,3 +158,14 @@ def test_the_licence_is_the_bases_where_its_card_is_at_hand(tmp_path, front, sai
     assert {key: found[key] for key in found if key.startswith("license")} == said
     assert ("## Licence" in text(output)) == bool(said)
     assert ("# license: yours to choose" in text(output)) != bool(said)
+
+
+def test_the_rates_of_one_matrix_stand_beside_the_stages(tmp_path):
+    output = make(tmp_path)
+    place = output / "joint/stage3/eeve_stage.json"
+    record = json.loads(place.read_text())
+    rates = {"others": 3e-4, "input_embeddings": 3e-3, "output_embeddings": 1e-5}
+    place.write_text(json.dumps({**record, "learning_rates": rates}))
+    report.write(output)
+    shown = [row[4] for row in table(text(output), "stage", "trained")]
+    assert shown[1:4] == ["4e-05", "0.0003 (input 0.003, output 1e-05)", "4e-05"]

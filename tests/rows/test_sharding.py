@@ -33,6 +33,11 @@ VARIANTS = [
     "fsdp2+from_meta+accelerate/3",
     "fsdp2+from_meta+axolotl/3",
     "fsdp2+resumed/3",
+    "fsdp2+rates/3",
+    "fsdp2+rates+biased_head/3",
+    "zero1+rates/3",
+    "zero3+rates/2",
+    "zero3+rates/3",
     "zero1+bf16/3",
     "zero2+bf16/3",
     "zero3+bf16/3",
@@ -135,6 +140,7 @@ def test_one_flipped_bit_in_a_shard_shows_in_the_fingerprint(results):
 @pytest.mark.parametrize("case, kind", [("trainer ddp", "MULTI_CPU"), ("trainer zero3", "DEEPSPEED")])
 def test_checkpoints_of_the_trainer_are_whole_and_keep_frozen_rows(results, case, kind):
     assert results[case]["kind"].endswith(kind)
+    assert results[case]["peaks"] == [2e-2, 2e-3]  # a group each, input embeddings first
     for checkpoint in ("checkpoint-2", "checkpoint-3"):
         assert results[case][checkpoint] == {
             "frozen_rows_moved": 0,

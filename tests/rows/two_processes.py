@@ -52,6 +52,7 @@ from tests.rows.ways import (
 
 WIDE = {"hidden_size": 128}  # at which bitsandbytes keeps its state in 8 bits
 STEPS, ACCUMULATE, CLIP, LR, DECAY = 3, 2, 0.5, 1e-2, 0.1
+RATES = {"input_embeddings": 2 * LR, "output_embeddings": LR / 5}
 
 
 def adamw(model, **options):
@@ -81,8 +82,16 @@ def micro_batches() -> list[torch.Tensor]:
 class Case:
     """One training: the weights before, and the findings after."""
 
-    def __init__(self, stage: int, family: str = "llama", dtype=torch.float32, head_loss="chunked", **config):
-        self.stage, self.dtype, self.head_loss = stage, dtype, head_loss
+    def __init__(
+        self,
+        stage: int,
+        family: str = "llama",
+        dtype=torch.float32,
+        head_loss="chunked",
+        rates=None,
+        **config,
+    ):
+        self.stage, self.dtype, self.head_loss, self.rates = stage, dtype, head_loss, rates
         self.build = lambda: tiny_model(family, dtype, **config)
         self.model = self.build()
         self.before = snapshot(self.model)
@@ -100,7 +109,9 @@ class Case:
         alone = self.build()
         frozen_alone = rows.freeze(alone, mask_for(alone, self.stage))
         first_alone = frozen_alone.fingerprint()
-        train(alone, adamw(alone), batches(STEPS * ACCUMULATE), accumulate, CLIP)
+        optimizer_alone = adamw(alone)
+        rows.give_rates(optimizer_alone, frozen_alone, self.rates or {})
+        train(alone, optimizer_alone, batches(STEPS * ACCUMULATE), accumulate, CLIP)
         expected = snapshot(alone)
         return {
             "frozen_rows_moved": frozen_moved,
@@ -154,6 +165,7 @@ def fsdp2(
     shard(case.model, **options)
     mesh = next(case.model.parameters()).device_mesh
     optimizer = frozen.protect(build(optimizer, case.model, mesh))
+    rows.give_rates(optimizer, frozen, case.rates or {})
     first = frozen.fingerprint()
     train(case.model, optimizer, micro_batches(), ACCUMULATE, CLIP)
     return case.findings(gathered(case.model), optimizer, first, frozen.fingerprint())
@@ -238,6 +250,11 @@ def trainer(out: str, deepspeed: dict | None = None) -> dict:
         class RowsTrainer(rows.FrozenRowsMixin, Trainer):
             frozen_rows = case.freeze()
 
+            def create_optimizer(self, model=None):
+                optimizer = super().create_optimizer(model)
+                rows.give_rates(optimizer, self.frozen_rows, RATES)
+                return optimizer
+
         arguments = TrainingArguments(
             output_dir=folder,
             use_cpu=True,
@@ -260,7 +277,11 @@ def trainer(out: str, deepspeed: dict | None = None) -> dict:
     run.train()
     optimizer_bytes = rows.optimizer_state_bytes(run.optimizer)
     dist.barrier()
-    result = {"kind": str(run.accelerator.distributed_type), "optimizer_bytes": optimizer_bytes}
+    result = {
+        "kind": str(run.accelerator.distributed_type),
+        "optimizer_bytes": optimizer_bytes,
+        "peaks": [group["initial_lr"] for group in run.optimizer.param_groups],
+    }
     for checkpoint in ("checkpoint-2", "checkpoint-3"):
         saved = load_file(Path(out, checkpoint, "model.safetensors"))
         frozen_moved, trained_moved = moved(case.before, saved, case.expected_frozen)
@@ -310,6 +331,7 @@ def zero(
     if past_the_head:
         read_past_the_head(model)
     optimizer = build(optimizer, model)
+    rows.give_rates(optimizer, frozen, case.rates or {})
     engine, wrapped, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     first = frozen.fingerprint()
     for ids in micro_batches():
@@ -346,6 +368,8 @@ def ddp_and_fsdp2(scratch: str) -> dict:
     for loader in ("accelerate", "axolotl"):
         results[f"fsdp2+from_meta+{loader}/3"] = fsdp2_from_meta(3, loader)
     results["fsdp2+resumed/3"] = fsdp2_resumed(3)
+    results["fsdp2+rates/3"] = fsdp2(3, config={"rates": RATES})
+    results["fsdp2+rates+biased_head/3"] = fsdp2(3, family="phi", config={"rates": RATES})
     results["fsdp2 flipped bit"] = wrong_bits_are_seen(shard)
     results["trainer ddp"] = trainer(os.path.join(scratch, "ddp"))
     return results
@@ -363,6 +387,9 @@ def deepspeed(scratch: str) -> dict:
             results[f"{way} {name}"] = zero(3, level, optimizer=name, **WIDE)
     for level, stage in ((1, 3), (3, 2), (3, 3)):
         results[f"zero{level}+plain/{stage}"] = zero(stage, level, head_loss="plain")
+        results[f"zero{level}+rates/{stage}"] = zero(
+            stage, level, rates={"output_embeddings": RATES["output_embeddings"]}
+        )
     results["zero3+past_the_head/3"] = zero(3, 3, past_the_head=True)
     results["zero3+partitioned_at_load/3"] = zero(3, 3, partition_at_load=True)
     results["trainer zero3"] = trainer(
