@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from eeve_axolotl import inputs, report
+from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.settings import EvaluationSettings
 from eeve_axolotl.pipeline.settings import PipelineSettings
@@ -19,10 +21,15 @@ from eeve_axolotl.planner.estimate import Options, estimate
 from eeve_axolotl.planner.gpus import find
 from eeve_axolotl.preview import look_at_ours
 from eeve_axolotl.records import START, STARTED
+from eeve_axolotl.settings import read_yaml
 from tests.faults.grounds import Evaluating, Launcher, chain, made_of, write_ground, write_model
-from tests.pipeline.test_corpus_step import Making, write_corpus
+from tests.pipeline.test_corpus_step import make, write_corpus
 
 EVALUATE = EvaluationSettings(texts={"Korean": "held_out.jsonl"})
+SOLAR = "upstage/SOLAR-10.7B-v1.0"
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2,
+         "num_hidden_layers": 1, "vocab_size": 40}  # fmt: skip
+TINY = {**CONFIGS[SOLAR], **SMALL}
 LICENSED = "---\nlicense: cc-by-4.0\n---\n# Mine\n"
 
 
@@ -40,7 +47,7 @@ class Starting(Evaluating):
 
 def start(arguments: list[str]) -> None:
     """As `axolotl eeve start` writes it, the record with the weights."""
-    pairs = list(zip(arguments, arguments[1:], strict=False))
+    pairs = list(itertools.pairwise(arguments))
     options = dict(pairs)
     texts = [value for key, value in pairs if key == "--text"]
     output = Path(options["--output"])
@@ -58,9 +65,11 @@ def ground(tmp_path, monkeypatch) -> Path:
     """A base, texts, and a stage that begins with what the step makes."""
     monkeypatch.chdir(tmp_path)
     write_ground(tmp_path)
+    Path("base/config.json").write_text(json.dumps(TINY))
     Path("base/README.md").write_text(LICENSED)
     Path("held_out.jsonl").write_text('{"text": "held out"}\n')
     Path("other.jsonl").write_text('{"text": "other"}\n')
+    Path("empty").mkdir()
     change(base_model="started")
     return tmp_path
 
@@ -128,7 +137,7 @@ def corpus_is_read() -> None:
 
 def told_to_read(**keys) -> list[str]:
     arguments = whole(**keys).tasks.start.arguments()
-    return [value for key, value in zip(arguments, arguments[1:], strict=False) if key == "--text"]
+    return [value for key, value in itertools.pairwise(arguments) if key == "--text"]
 
 
 def test_it_reads_what_the_stages_read_and_nothing_that_is_held_out():
@@ -141,7 +150,7 @@ def test_it_reads_what_the_stages_read_and_nothing_that_is_held_out():
     assert told_to_read(corpus="corpus.yml", start={"texts": ["./corpus", "other.jsonl"]}) == [
         "corpus/train", "other.jsonl"
     ]  # fmt: skip
-    chain(Path(), Making(), corpus="corpus.yml").run()  # stage 3 fails on no base, after the corpus
+    make(read_yaml("corpus.yml", CorpusSettings))
     assert told_to_read() == ["corpus/train"]  # a corpus of ours from before, which no step makes
 
 
@@ -248,7 +257,7 @@ def test_killed_between_the_model_and_the_chains_note_of_it_it_is_done_and_known
     ({"start": {"output": "out3"}}, {"base_model": "out3"}, "out3 is output_dir of stage3.yml"),
     ({"start": {"output": "pipeline"}}, {"base_model": "pipeline"}, "pipeline is the pipeline's output"),
     ({"start": {"texts": ["nothing.jsonl"]}}, {}, "there is no text in nothing.jsonl"),
-    ({"start": {"texts": ["base"]}}, {}, "there is no text in base"),
+    ({"start": {"texts": ["empty"]}}, {}, "there is no text in empty"),
     ({"start": {"texts": ["held_out.jsonl"]}}, {}, "has the text Korean in it, which is evaluated on"),
     ({"start": {"texts": ["."]}}, {}, "has the text Korean in it"),
     ({}, {"datasets": [{"path": "org/on-the-hub", "type": "completion"}]}, "trains on org/on-the-hub, .* under `texts`"),
@@ -266,8 +275,7 @@ def test_what_cannot_fit_is_refused_before_any_work(keys, of_the_run, told):
 
 
 def test_a_base_of_one_matrix_is_refused_before_any_work_if_it_gets_no_second():
-    tiny = {**CONFIGS["Qwen/Qwen2.5-1.5B"], "hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 40}
-    Path("base/config.json").write_text(json.dumps(tiny))
+    Path("base/config.json").write_text(json.dumps({**TINY, "tie_word_embeddings": True}))
     launcher = Starting()
     with pytest.raises(EEVEError, match="base has one matrix for both embeddings.*`untie: true`.*stage3.yml"):
         whole(launcher).run()
@@ -287,9 +295,6 @@ def test_report_card_and_figures_are_of_the_real_base():
     assert tasks["evaluate: extended"][2] == "started" and "--tokenizer" in tasks["evaluate: extended"]
     card = report.write("pipeline").directory.joinpath("README.md").read_text()
     assert "license: cc-by-4.0" in card and "base with" in card and "started" not in card
-
-
-SOLAR = "upstage/SOLAR-10.7B-v1.0"
 
 
 @pytest.mark.parametrize("beside", [True, False])
@@ -318,7 +323,5 @@ def test_a_check_of_the_pipeline_looks_at_the_real_base_and_one_of_the_stage_nam
 
     cfg = {**yaml.safe_load(Path("stage3.yml").read_text()), "axolotl_config_path": "stage3.yml"}
     (told,) = input_problems(cfg)
-    assert (
-        told
-        == "base_model started does not exist; it is what `start` in pipeline.yml makes: run `axolotl eeve run pipeline.yml` first"
-    )
+    maker = "it is what `start` in pipeline.yml makes: run `axolotl eeve run pipeline.yml` first"
+    assert told == f"base_model started does not exist; {maker}"
