@@ -268,9 +268,9 @@ def _who_makes(base: str, cfg: Mapping[str, Any]) -> str | None:
         for other in sorted(config.parent.glob("*.yml")):
             if other == config:
                 continue
-            started = start_of(other).get("output")
-            if started and _same(base, str(started)):
-                return f"it is what `start` in {other} makes: run `axolotl eeve run {other}` first"
+            start = start_of(other)
+            if start.get("output") and _same(base, str(start["output"])):
+                return f"`start` in {other} makes it of {start.get('base')}: run `axolotl eeve run {other}` first"
             output = output_of(other)
             if output is None:
                 continue

@@ -150,7 +150,7 @@ def corpus(config: str, changes: tuple[str, ...]) -> None:
 @set_keys
 @told_plainly
 def run(config: str, dry_run: bool, begin: str | None, changes: tuple[str, ...]) -> None:
-    """Run a whole pipeline: tokenizer, stages, merges, evaluation, report. Run again, it continues."""
+    """Run a whole pipeline: tokenizer, corpus, start, stages, merges, evaluation, report. Run again, it continues."""
     from eeve_axolotl.pipeline.chain import Chain
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.pipeline.tasks import print_tasks
@@ -244,9 +244,7 @@ def report(directory: str) -> None:
 @click.option(
     "--text", "texts", required=True, multiple=True, help="Text as the stages read it; may be given again."
 )
-@click.option(
-    "--output", required=True, type=click.Path(file_okay=False), help="Where the extended model goes."
-)
+@click.option("--output", required=True, type=click.Path(file_okay=False), help="Where the model goes.")
 @click.option(
     "--tokens", type=click.IntRange(1), default=100_000, show_default=True, help="Of text to count, at most."
 )

@@ -323,5 +323,5 @@ def test_a_check_of_the_pipeline_looks_at_the_real_base_and_one_of_the_stage_nam
 
     cfg = {**yaml.safe_load(Path("stage3.yml").read_text()), "axolotl_config_path": "stage3.yml"}
     (told,) = input_problems(cfg)
-    maker = "it is what `start` in pipeline.yml makes: run `axolotl eeve run pipeline.yml` first"
+    maker = "`start` in pipeline.yml makes it of base: run `axolotl eeve run pipeline.yml` first"
     assert told == f"base_model started does not exist; {maker}"
