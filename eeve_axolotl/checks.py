@@ -297,8 +297,13 @@ def _who_makes(base: str, cfg: Mapping[str, Any]) -> str | None:
     config = Path(str(cfg.get("axolotl_config_path") or ""))
     if config.is_file():
         for other in sorted(config.parent.glob("*.yml")):
+            if other == config:
+                continue
+            start = start_of(other)
+            if start.get("output") and _same(base, str(start["output"])):
+                return f"`start` in {other} makes it of {start.get('base')}: run `axolotl eeve run {other}` first"
             output = output_of(other)
-            if output is None or other == config:
+            if output is None:
                 continue
             if _same(base, output):
                 return f"it is what {other} makes: run `axolotl train {other}` first"
@@ -309,11 +314,21 @@ def _who_makes(base: str, cfg: Mapping[str, Any]) -> str | None:
 
 def output_of(config: Path) -> str | None:
     """The `output_dir` that the YAML `config` names; None where it names none, or is not YAML."""
+    return _content(config).get("output_dir")
+
+
+def start_of(config: Path) -> dict[str, Any]:
+    """The block `start` of a pipeline's YAML; empty where `config` has none, or is not YAML."""
+    found = _content(config).get("start")
+    return found if isinstance(found, dict) else {}
+
+
+def _content(config: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError):
-        return None
-    return content.get("output_dir") if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _same(one: str | Path, other: str | Path) -> bool:

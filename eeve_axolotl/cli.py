@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.options import asked, named, set_keys
+from eeve_axolotl.options import DTYPE, asked, named, set_keys
 from eeve_axolotl.plainly import stdout_kept, told_plainly
 from eeve_axolotl.version import __version__
 
@@ -46,6 +46,9 @@ def eeve() -> None:
 @click.option("--sequence-len", type=click.IntRange(16), help="Tokens.  [default: the base's, at most 4096]")
 @click.option(
     "--global-batch", type=click.IntRange(1), default=256, show_default=True, help="Sequences a step."
+)
+@click.option(
+    "--start/--no-start", default=True, help="Whether new output rows start from text.  [default: start]"
 )
 @told_plainly
 def init(directory: str, base: str | None, corpus: tuple[str, ...], **others: Any) -> None:
@@ -147,7 +150,7 @@ def corpus(config: str, changes: tuple[str, ...]) -> None:
 @set_keys
 @told_plainly
 def run(config: str, dry_run: bool, begin: str | None, changes: tuple[str, ...]) -> None:
-    """Run a whole pipeline: tokenizer, stages, merges, evaluation, report. Run again, it continues."""
+    """Run a whole pipeline: tokenizer, corpus, start, stages, merges, evaluation, report. Run again, it continues."""
     from eeve_axolotl.pipeline.chain import Chain
     from eeve_axolotl.pipeline.settings import PipelineSettings
     from eeve_axolotl.pipeline.tasks import print_tasks
@@ -178,9 +181,7 @@ def run(config: str, dry_run: bool, begin: str | None, changes: tuple[str, ...])
 @click.option("--output", type=click.Path(), help="JSON file to write.")
 @click.option("--name", default=None, help="What to call the model.")
 @click.option("--position", type=float, default=0, help="Where it stands in a report.")
-@click.option(
-    "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="The weights' type."
-)
+@click.option("--dtype", type=DTYPE, help="The weights' type.")
 @click.option("--batch-size", type=click.IntRange(1), help="Windows in one forward pass.")
 @click.option("--max-length", type=click.IntRange(2), help="Tokens in one forward pass.")
 @click.option("--limit", type=click.IntRange(1), help="Documents of each text to read.")
@@ -243,9 +244,7 @@ def report(directory: str) -> None:
 @click.option(
     "--text", "texts", required=True, multiple=True, help="Text as the stages read it; may be given again."
 )
-@click.option(
-    "--output", required=True, type=click.Path(file_okay=False), help="Where the extended model goes."
-)
+@click.option("--output", required=True, type=click.Path(file_okay=False), help="Where the model goes.")
 @click.option(
     "--tokens", type=click.IntRange(1), default=100_000, show_default=True, help="Of text to count, at most."
 )
@@ -253,7 +252,7 @@ def report(directory: str) -> None:
     "--max-length", type=click.IntRange(2), default=512, show_default=True, help="Tokens in a forward pass."
 )
 @click.option("--untie", is_flag=True, help="Give a model with one matrix for both embeddings a second.")
-@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
+@click.option("--dtype", type=DTYPE, default="auto", show_default=True, help="The weights' type.")
 @told_plainly
 def start(base: str, tokenizer: str, texts: tuple[str, ...], output: str, **reading: Any) -> None:
     """Write BASE with its new rows, the output rows as likely as their tokens are in text, for stage 1 to start from."""

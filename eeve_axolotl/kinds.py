@@ -147,6 +147,14 @@ class RunState(Shape):
     made: Hashes | None = None
 
 
+class StartRecord(Shape):
+    """What `axolotl eeve start` made a model of; its figures are read by people."""
+
+    base: str | None = None
+    tokenizer: str | None = None
+    texts: dict[str, Hashes] | None = None
+
+
 class CheckpointText(Shape):
     """Which part of the text a checkpoint has read; `trainer/text_order.py` reads the rest."""
 

@@ -12,6 +12,9 @@ set_keys = click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="A key of the YAML otherwise: a.b=value."
 )
 
+DTYPE = click.Choice(["auto", "float32", "bfloat16", "float16"])
+"""What weights are read as; `auto`: as they were saved."""
+
 
 def asked(what: str, option: str) -> str:
     """The answer, or an error that names the option where nobody can answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,24 @@ def _look_at_pipeline(path: str, settings: PipelineSettings, found: Found) -> No
             found.problems += look_at_ours(config, schema).problems
             output = read_mapping(config).get("output") if Path(config).is_file() else None
             made |= {Path(str(output)).absolute()} if output else set()
-    for run in Tasks(path, settings).runs:
-        of_run = look({**run.cfg, "axolotl_config_path": str(run.config)}, made)
+    tasks = Tasks(path, settings)
+    if tasks.start:
+        found.problems += _problem(tasks.start.check_matrices)
+    for run in tasks.runs:
+        begins = tasks.start is not None and not tasks.start.done and run is tasks.runs[0]
+        cfg = tasks.start.in_its_place(run.cfg) if tasks.start and begins else run.cfg
+        of_run = look({**cfg, "axolotl_config_path": str(run.config)}, made)
         found.problems += [f"{run.config}: {each}" for each in of_run.problems]
         found.unknown += [f"{run.config}: {each}" for each in of_run.unknown]
         made |= {run.output.absolute(), run.result.absolute()}
+
+
+def _problem(check: Callable[[], None]) -> list[str]:
+    try:
+        check()
+    except EEVEError as error:
+        return [str(error)]
+    return []
 
 
 def notes(cfg: Mapping[str, Any]) -> list[str]:

@@ -39,6 +39,7 @@ CORPUS_MANIFEST = "eeve_corpus.json"  # beside the shards that `axolotl eeve cor
 # In a chain's output.
 CHAIN = "eeve_pipeline.json"  # which runs and stages it has
 RUNS = "runs"  # a JSON file for each finished run: what it depended on
+STARTED = "start.json"  # the same of the model that `start` has made
 EVALUATION = "evaluation"  # a JSON file for each evaluated model
 
 
@@ -118,6 +119,10 @@ CORPUS_FILE = Kind(
     kinds.CorpusManifest, "make the corpus again with `axolotl eeve corpus` and `overwrite: true`"
 )
 _STEP = "remove the directory that it is in, and run the command again"
+START_RECORD = Kind(kinds.StartRecord, _STEP)
+START_STATE = Kind(
+    kinds.RunState, "remove it (changes of what the started model was made from are not seen then)"
+)
 TALLY, CHOICE, THRESHOLD = (Kind(each, _STEP) for each in (kinds.Tallied, kinds.Choice, kinds.Threshold))
 FAST_TOKENIZER = Kind(kinds.FastTokenizer, "build or download the tokenizer again")
 MODEL_CONFIG = Kind(kinds.ModelConfig, "put back what the model was saved with")

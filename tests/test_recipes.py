@@ -89,7 +89,7 @@ OF_THE_BASE += ("new_tokens", "save_stages")
 def lines_of(text: str) -> list[str]:
     """The lines, comments too, that a base does not decide; the header ends at the first empty line."""
     body = text.split("\n\n", 1)[1].replace("(schedule as in paper 3.2)", "(paper 3.2)")
-    return [line for line in body.splitlines() if not line.strip().startswith(OF_THE_BASE)]
+    return [line for line in body.splitlines() if not line.lstrip(" #").startswith(OF_THE_BASE)]
 
 
 # Plain Axolotl, one for all bases: `base_model` is the result of any.
@@ -308,6 +308,27 @@ def test_a_pipelines_runs_are_a_chain(path, tmp_path, monkeypatch):
         corpus_of_it.check(runs, settings.tokenizer, settings.evaluate.texts)
     assert all(corpus_of_it.makes(path) for path in settings.evaluate.texts.values())
     assert [each.name for run in runs for each in run.stages] == [str(stage) for stage in STAGES]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_pipeline_says_of_start_fits_its_runs(model, tmp_path, monkeypatch):
+    from eeve_axolotl.pipeline.corpus_step import CorpusStep
+    from eeve_axolotl.pipeline.runs import Run
+    from eeve_axolotl.pipeline.settings import PipelineSettings
+    from eeve_axolotl.pipeline.start_step import StartStep
+
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    monkeypatch.chdir(tmp_path)
+    text = Path("examples", model, "pipeline.yml").read_text(encoding="utf-8")
+    block = text[text.index("# start:") :].split("\n\n")[0].replace("\n# ", "\n").removeprefix("# ")
+    settings = PipelineSettings(**{**yaml.safe_load(text), **yaml.safe_load(block)})
+    runs = [Run.read(each) for each in settings.runs]
+    assert settings.start.base == runs[0].cfg["base_model"]
+    assert f"base_model: {settings.start.output} there" in text
+    runs[0].cfg["base_model"] = settings.start.output
+    step = StartStep(settings.start, runs[0], CorpusStep(settings.corpus))
+    step.check(runs, {}, settings.evaluate.texts)
+    assert ("--untie" in step.arguments()) is (model in TIED)
 
 
 @pytest.mark.parametrize("model", [*MODELS, "demo", "demo/greek"])

@@ -14,6 +14,7 @@ from eeve_axolotl.records import CORPUS_FILE, CORPUS_MANIFEST, FAST_TOKENIZER, r
 Manifest = dict[str, Any]  # as JSON has it
 
 HELD_OUT = "held_out"  # the directory of held-out text in a corpus
+TRAIN = "train"  # that of the shards to train on
 
 
 def tokenizer_identity(directory: str | Path) -> str:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from eeve_axolotl.corpus import duplicates as dup
 from eeve_axolotl.corpus import readme
-from eeve_axolotl.corpus.manifest import HELD_OUT, Manifest, read_manifest, tokenizer_identity
+from eeve_axolotl.corpus.manifest import HELD_OUT, TRAIN, Manifest, read_manifest, tokenizer_identity
 from eeve_axolotl.corpus.origin import made_of
 from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.corpus.store import Tally, records
@@ -114,7 +114,7 @@ def _held_out(staging: Path) -> dict[str, Any]:
     secret = dup.passage_set(passages)
     found["passages_in_train"] = len(passages) and sum(
         dup.shared_passages(row["text"], secret)
-        for shard in sorted((staging / "train").glob("*.parquet"))
+        for shard in sorted((staging / TRAIN).glob("*.parquet"))
         for row in records(shard, ["text"])
     )
     return found

@@ -18,11 +18,13 @@ from eeve_axolotl.pipeline import launch, prepared, summary
 from eeve_axolotl.pipeline.display import Display
 from eeve_axolotl.pipeline.runs import Run, changes, claim
 from eeve_axolotl.pipeline.settings import PipelineSettings
+from eeve_axolotl.pipeline.start_step import StartStep
 from eeve_axolotl.pipeline.tasks import Task, Tasks
 from eeve_axolotl.records import (
     RECORD,
     RUN_STATE,
     RUNS,
+    STARTED,
     TOKENIZER_FILE,
     TOKENIZER_MANIFEST,
     check_kept_weights,
@@ -54,10 +56,11 @@ class Chain:
 
     def run(self, begin: str | None = None) -> None:
         """Do what is not done. `begin` names the stage from which to train again."""
-        made = self.tasks.corpus
+        made, start = self.tasks.corpus, self.tasks.start
         for key, place in (
             ("output", self.output),
             *([(f"{made.config}: output", made.output)] if made else []),
+            *([("start: output", start.output)] if start else []),
             *((f"{run.config}: output_dir", run.output) for run in self.runs),
         ):
             check_writable(place, key)
@@ -65,10 +68,13 @@ class Chain:
         busy = f"another `axolotl eeve run` is at work in {self.output}; wait for it, or stop it"
         with alone(self.output / ".lock", busy):
             launch.check_no_orphans(self.output / "logs")
-            claim(self.output, self.runs, self.settings.evaluate.texts if self.settings.evaluate else {})
+            texts = self.settings.evaluate.texts if self.settings.evaluate else {}
+            claim(self.output, self.runs, self.tasks.base, texts)
             if begin is not None:
                 self.forget_from(begin)
             self.check_unchanged()
+            if start:
+                start.check_matrices()
             tasks = list(self.tasks.in_order())
             ahead = [task for task in tasks if task.trains and not task.done]
             known = all(task.steps for task in ahead)
@@ -86,10 +92,12 @@ class Chain:
     # --- before ---
 
     def check_unchanged(self, again: Collection[str] = ()) -> None:
-        """Raise EEVEError naming what has changed since tokenizer, corpus, or a run without stages in `again` was done."""
+        """Raise EEVEError naming what has changed since a step, or a run without stages in `again`, was done."""
         self._check_tokenizer_unchanged()
         if self.tasks.corpus:
             self.tasks.corpus.check_unchanged()
+        if self.tasks.start:
+            self.tasks.start.check_unchanged(self.output / STARTED)
         for run in self.runs:
             if any(each.name in again for each in run.stages):
                 return  # this one and those after it are trained anew
@@ -161,6 +169,8 @@ class Chain:
             self._train(task, task.trains, display)
         elif task.merges:
             self._merge(task, task.merges, display)
+        elif task.starts:
+            self._start(task, task.starts, display)
         else:
             self._command(task, display)
             if task.makes:
@@ -186,6 +196,15 @@ class Chain:
         fetched = inputs.known_since(state["inputs"], run.state()["inputs"])
         write_json(self._state(run), {**state, "inputs": fetched, "made": inputs.of_model(run.output)})
         self._begun(run).unlink(missing_ok=True)
+
+    def _start(self, task: Task, step: StartStep, display: Display) -> None:
+        check_room(step.base, step.output, task.what)
+        state = step.state()
+        write_json(self.output / STARTED, state)
+        self._command(task, display)
+        step.check_made()
+        fetched = inputs.known_since(state["inputs"], step.state()["inputs"])
+        write_json(self.output / STARTED, {**state, "inputs": fetched, "made": step.made()})
 
     def _merge(self, task: Task, run: Run, display: Display) -> None:
         check_room(run.cfg["base_model"], run.output, task.what)
@@ -233,7 +252,7 @@ def check_room(base_model: str, output: Path, what: str) -> None:
     if free < needed:
         raise EEVEError(
             f"{what}: writing its weights needs {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB free; make "
-            "room, or choose another output_dir"
+            "room, or choose another place"
         )
 
 

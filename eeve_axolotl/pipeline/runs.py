@@ -188,8 +188,13 @@ def check_chain(runs: list[Run]) -> None:
             )
 
 
-def claim(output: Path, runs: list[Run], texts: dict[str, str]) -> None:
-    """Write down what this pipeline is. Raises EEVEError if `output` is another pipeline's."""
+def claim(output: Path, runs: list[Run], base_model: str, texts: dict[str, str]) -> None:
+    """Write down what this pipeline is. Raises EEVEError if `output` is another pipeline's.
+
+    Args:
+        base_model: that the chain begins with, without new rows.
+        texts: what is evaluated on, by name.
+    """
     path = output / CHAIN
     before = read(path, CHAIN_FILE)
     places = [str(run.output) for run in runs]
@@ -207,7 +212,7 @@ def claim(output: Path, runs: list[Run], texts: dict[str, str]) -> None:
         redacted(
             {
                 "tokenizer": runs[0].cfg.get("tokenizer_config") or runs[0].cfg["base_model"],
-                "base_model": runs[0].cfg["base_model"],
+                "base_model": base_model,
                 "texts": texts,
                 "runs": [
                     {

@@ -10,6 +10,32 @@ from eeve_axolotl.evaluation.settings import EvaluationSettings
 from eeve_axolotl.settings import Settings
 
 
+class StartSettings(Settings):
+    """`axolotl eeve start` as a step: the base with its new rows, output rows as likely as their tokens are in text."""
+
+    base: str
+    """The base model, without the new rows: a directory, or its name on the hub."""
+
+    output: str
+    """Where the base goes with its new rows. The first run's `base_model` is this place."""
+
+    texts: list[str] = Field(default=[])
+    """Files or directories of text as the stages read it, the base's own languages included. Left out: what `corpus`
+    writes to train on, or without `corpus` the local `datasets` of the first run."""
+
+    tokens: int = Field(default=100_000, gt=0)
+    """Of the texts to count, at most."""
+
+    max_length: int = Field(default=512, gt=1)
+    """Tokens in one forward pass."""
+
+    untie: bool | None = None
+    """Give a model whose embeddings are one matrix a second. Left out: as `eeve.untie` of the first run."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Weights' type, read and written; `auto` is the base's."""
+
+
 class PipelineSettings(Settings):
     """Paths are relative to the directory in which the command runs, as in Axolotl's own YAML."""
 
@@ -22,6 +48,10 @@ class PipelineSettings(Settings):
     corpus: str | None = None
     """A YAML for `axolotl eeve corpus`, run after the tokenizer if its output is not there yet; the runs read that output.
     Left out: the runs' text exists."""
+
+    start: StartSettings | None = None
+    """Where new output rows start, before the first run and after the corpus. Left out: the first run sets the rows that its
+    base lacks."""
 
     runs: list[str] = Field(min_length=1)
     """Axolotl YAMLs with an `eeve:` block, in order, each starting from what the one before writes."""

@@ -14,6 +14,7 @@ from eeve_axolotl.evaluation.settings import EvaluationSettings, subject
 from eeve_axolotl.pipeline.corpus_step import CorpusStep
 from eeve_axolotl.pipeline.runs import Run, check_chain
 from eeve_axolotl.pipeline.settings import PipelineSettings
+from eeve_axolotl.pipeline.start_step import StartStep
 from eeve_axolotl.records import EVALUATION, FIGURES, TOKENIZER_MANIFEST, read
 from eeve_axolotl.settings import read_yaml
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
@@ -34,6 +35,8 @@ class Task:
     """The run whose adapter it merges."""
     makes: CorpusStep | None = None
     """The corpus that it makes."""
+    starts: StartStep | None = None
+    """The model with new rows that it makes of the base."""
     steps: int = 0
     """Optimiser steps at most; 0 where there are none, or the YAML does not say."""
 
@@ -62,6 +65,17 @@ class Tasks:
                     f"evaluate: the held-out text {name}, {path}, does not exist; give a JSON-lines file"
                     + (f", or one of {self.corpus.held_out()}" if self.corpus else "")
                 )
+        self.start = StartStep(settings.start, self.runs[0], self.corpus) if settings.start else None
+        if self.start:
+            others = {"the pipeline's output": settings.output}
+            if self.corpus:
+                others["the corpus"] = str(self.corpus.output)
+            self.start.check(self.runs, others, texts)
+
+    @property
+    def base(self) -> str:
+        """The base model that the chain begins with, without any new row."""
+        return self.start.base if self.start else str(self.runs[0].cfg["base_model"])
 
     def in_order(self, again: Collection[str] = ()) -> Iterator[Task]:
         """Every command, those of the stages `again` as not done.
@@ -79,11 +93,15 @@ class Tasks:
                 "corpus", f"corpus: {made.output}", made.done, ["eeve", "corpus", made.config], makes=made
             )
         if self.settings.evaluate:
-            base = self.runs[0].cfg["base_model"]
-            yield self._evaluation(self.settings.evaluate, "base", -1, base, own_tokenizer=True)
+            yield self._evaluation(self.settings.evaluate, "base", -1, self.base, own_tokenizer=True)
+        if self.start:
+            to = self.start
+            yield Task("start", f"start: {to.output}", to.done, to.arguments(), starts=to)
+        if self.settings.evaluate:
+            begins = self.runs[0].cfg["base_model"]
             rule = self.runs[0].settings.init.output
             changed = None if rule == InitSettings().output else rule
-            yield self._evaluation(self.settings.evaluate, "extended", 0, base, output_rows=changed)
+            yield self._evaluation(self.settings.evaluate, "extended", 0, begins, output_rows=changed)
         for run in self.runs:
             yield from self._of_run(run, again)
 

@@ -15,6 +15,7 @@ from eeve_axolotl.planner.gpus import GPU
 from eeve_axolotl.planner.memory import HeadLoss, Memory, Trained, Training, memory, trained
 from eeve_axolotl.planner.recipes import Recipe
 from eeve_axolotl.planner.shapes import Saved, Shape, saved_bytes
+from eeve_axolotl.records import CONFIG
 from eeve_axolotl.settings import read_mapping, read_yaml
 from eeve_axolotl.stages import Stage
 
@@ -80,6 +81,7 @@ class Options:
     global_batch: int | None = None  # sequences a step; the accumulation follows
     new_tokens: int | None = None  # where no tokenizer says it
     base_model: str | None = None  # whose config.json gives the shape, instead of the recipe's
+    untied: bool = False  # whether a step before the recipes gives the model a second matrix
     changes: tuple[str, ...] = ()  # KEY=VALUE, for keys of the YAMLs that were given
 
 
@@ -91,10 +93,14 @@ def estimate(recipe: str | Path, options: Options) -> list[StageEstimate]:
     path = Path(recipe)
     cfg = read_mapping(path, options.changes)
     if "runs" in cfg and "eeve" not in cfg:
+        settings = read_yaml(path, PipelineSettings, options.changes)
         of_runs = dataclasses.replace(options, changes=())
-        runs = read_yaml(path, PipelineSettings, options.changes).runs
-        return [each for run in runs for each in estimate(run, of_runs)]
-    read = Recipe.read(path, options.base_model, options.changes)
+        start = settings.start
+        if start and not (Path(start.output) / CONFIG).is_file():
+            begins = options.base_model or start.base
+            of_runs = dataclasses.replace(of_runs, base_model=begins, untied=bool(start.untie))
+        return [each for run in settings.runs for each in estimate(run, of_runs)]
+    read = Recipe.read(path, options.base_model, options.changes, options.untied)
     return [_estimate_stage(read, each, options) for each in read.settings.schedule()]
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from eeve_axolotl.args import EEVESettings, ScheduledStage, read_block
 from eeve_axolotl.batch import OptimizerStep
-from eeve_axolotl.checks import CUT_LOSS, LIGER_LOSS, other_loss, output_of
+from eeve_axolotl.checks import CUT_LOSS, LIGER_LOSS, other_loss, output_of, start_of
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.planner.memory import HeadLoss, Training
 from eeve_axolotl.planner.shapes import Shape, read_config, shape_of
@@ -33,12 +33,15 @@ class Recipe:
     shape: Shape
 
     @classmethod
-    def read(cls, path: Path, base_model: str | None = None, changes: Iterable[str] = ()) -> Recipe:
+    def read(
+        cls, path: Path, base_model: str | None = None, changes: Iterable[str] = (), untied: bool = False
+    ) -> Recipe:
         """Read a recipe.
 
         Args:
             base_model: whose config.json gives the shape, instead of the one that the recipe's chain began with.
             changes: KEY=VALUE, for keys of the recipe.
+            untied: whether a step before it gives the model a second matrix.
 
         Raises EEVEError for a recipe that is not one, an unknown base model, or a way of sharding that cannot keep
         rows.
@@ -46,11 +49,11 @@ class Recipe:
         cfg = read_mapping(path, changes)
         settings = read_block(cfg, str(path))
         check_sharding(cfg, settings.untie, len(settings.schedule()), settings.frozen_precision is not None)
-        first, untied = _first_model(path, cfg)
+        first, in_the_chain = _first_model(path, cfg)
         config = read_config(base_model or first)
-        return cls(
-            path, cfg, settings, shape_of({**config, "tie_word_embeddings": False} if untied else config)
-        )
+        if untied or in_the_chain:
+            config = {**config, "tie_word_embeddings": False}
+        return cls(path, cfg, settings, shape_of(config))
 
     def stage(self, scheduled: ScheduledStage) -> Stage:
         """The stage as this model trains it (see `_in_one_matrix`)."""
@@ -137,7 +140,7 @@ def beside(path: Path) -> Mapping:
 
 def _first_model(recipe: Path, cfg: Mapping, seen: tuple[Path, ...] = ()) -> tuple[str, bool]:
     """The model that the chain of recipes began with, by the YAMLs beside this one that make what it starts
-    from; and whether one of them unties the embeddings."""
+    from, a pipeline's `start` too; and whether one of them unties the embeddings."""
     base = cfg.get("base_model")
     if not base:
         raise EEVEError(f"{recipe} names no base_model; add one")
@@ -145,6 +148,9 @@ def _first_model(recipe: Path, cfg: Mapping, seen: tuple[Path, ...] = ()) -> tup
     if (Path(base) / "config.json").is_file():
         return base, untied
     for other in sorted(recipe.parent.glob("*.yml")):
+        start = start_of(other)
+        if start.get("base") and start.get("output") and Path(base) == Path(str(start["output"])):
+            return str(start["base"]), untied or bool(start.get("untie"))
         output = output_of(other)
         if other in (recipe, *seen) or output is None:
             continue

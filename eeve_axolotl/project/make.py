@@ -23,6 +23,7 @@ from eeve_axolotl.project.wanted import Wanted
 
 RUNS = ("stages1to5.yml", "stage6.yml", "stage7.yml")
 LENGTH = 4096  # paper 3.2
+STARTED = "./started"  # the base with its new rows, from which stage 1 starts
 STAGES = {"stages1to5.yml": (1, 2, 3, 4, 5), "stage6.yml": (6,), "stage7.yml": (7,)}
 
 
@@ -103,7 +104,7 @@ def _stage(
     first = numbers[0] == 1
     recipe = (recipes.directory() / name).read_text(encoding="utf-8")
     values: dict[str, Any] = {
-        **({"base_model": base.name} if first else {}),
+        **({"base_model": STARTED if wanted.start else base.name} if first else {}),
         "global_batch_size": sequences * machine.processes,
         "sequence_len": length,
         "max_steps": wanted.steps,
@@ -119,6 +120,7 @@ def _stage(
         )
     comments = {
         "gradient_checkpointing": "" if machine.is_cpu else f"by `axolotl eeve plan`, for {machine}",
+        "base_model": f"what `start` in pipeline.yml makes of {base.name}" if wanted.start and first else "",
         "until_converged": 'the paper\'s "until the loss converged", by a rule of ours',
     }
     recipe = edits.changed(recipe, values | ({"until_converged": {}} if first else {}), comments)
@@ -169,6 +171,9 @@ def _rendered(wanted: Wanted, base: Base, machine: Machine, all_texts: list[Text
     environment.filters["yaml"] = edits.scalar
     given = {
         "base": base.name,
+        "tied": base.tied,
+        "gigabytes": 2 * base.parameters / 1e9,
+        "start": STARTED if wanted.start else None,
         "language": all_texts[0].language,
         "texts": all_texts,
         "sources": {text.group: texts.as_yaml(text, wanted.directory) for text in all_texts},

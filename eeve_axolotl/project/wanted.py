@@ -26,3 +26,5 @@ class Wanted:
     steps: int = 400
     sequence_len: int | None = None
     global_batch: int = 256
+    start: bool = True
+    """Whether new output rows start from text, before stage 1."""

@@ -50,7 +50,7 @@ def prepared_place() -> None:
 
 def chain_file() -> None:
     Path("place").mkdir(exist_ok=True)
-    claim(Path("place"), [Run.read("stage3.yml")], {})
+    claim(Path("place"), [Run.read("stage3.yml")], "base", {})
 
 
 def counts() -> None:

@@ -71,3 +71,12 @@ def test_a_record_tells_of_rows_whose_weights_were_not_kept(tmp_path, before, af
 
 def test_without_a_record_nothing_is_proven(tmp_path):
     assert proven_by_record(tmp_path) == "?"
+
+
+@pytest.mark.parametrize("moved, answer", [(None, "yes"), (0.5, "?")])
+def test_rows_saved_in_another_type_are_compared_as_the_stage_read_them(tmp_path, moved, answer):
+    base = torch.randn(OLD, 4)
+    table = base.to(torch.bfloat16) + (moved or 0)
+    before = saved(tmp_path / "base", base, base.clone())
+    after = saved(tmp_path / "stage1", table, table.clone())
+    assert frozen_rows_unchanged(before, after, STAGES[1]) == answer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,7 +69,8 @@ def test_the_project_is_a_chain_that_could_begin_where_it_lies(ground, monkeypat
     monkeypatch.chdir("mine")
     settings = read_yaml("pipeline.yml", PipelineSettings)
     names = [each.name for each in Tasks("pipeline.yml", settings).in_order()]
-    assert names[:3] == ["tokenizer", "corpus", "evaluate.base"] and names[-1] == "evaluate.stage7"
+    assert names[:5] == ["tokenizer", "corpus", "evaluate.base", "start", "evaluate.extended"]
+    assert names[-1] == "evaluate.stage7"
     assert read_yaml("tokenizer.yml", TokenizerSettings).script == ["Hangul"]
     assert settings.evaluate.prompts == ["안녕하세요, 오늘은 날씨가", "It is a"]
     assert list(read_yaml("corpus.yml", CorpusSettings).mix) == ["korean", "english"]
@@ -82,7 +85,7 @@ def test_paths_inside_the_project_stay_inside_and_others_are_whole(ground, tmp_p
     Path("ko").rename("mine/raw")
     init("--gpus", "0", base="outside", corpus="mine/raw")
     assert read("tokenizer.yml")["corpus"] == [{"path": "./raw"}]
-    assert read("stages1to5.yml")["base_model"] == str(tmp_path / "outside")
+    assert read("pipeline.yml")["start"]["base"] == str(tmp_path / "outside")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,29 @@ def test_batches_and_launcher_fit_the_gpus(ground, name, gpus):
     tied = CONFIGS[name]["tie_word_embeddings"]
     assert bool(read("stages1to5.yml")["eeve"].get("untie")) is tied
     assert float(read("stage6.yml")["learning_rate"]) == (2e-4 if tied else 4e-5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("gpus", [("--gpus", "0"), ("--gpus", "1", "--memory", "80")])
+def test_output_rows_start_from_text_if_it_is_not_left_out(ground, monkeypatch, tied, gpus):
+    write_base("other", tie_word_embeddings=tied)
+    init(*gpus, base="other")
+    start = read("pipeline.yml")["start"]
+    assert start.pop("base") == str(Path("other").absolute())
+    of_gpus = {} if gpus[1] == "0" else {"dtype": "bfloat16"}
+    assert start == {"output": "./started", **of_gpus, **({"untie": True} if tied else {})}
+    assert read("stages1to5.yml")["base_model"] == "./started"
+    shutil.rmtree("mine")
+    init(*gpus, "--no-start", base="other")
+    assert "start" not in read("pipeline.yml")
+    assert read("stages1to5.yml")["base_model"] == str(Path("other").absolute())
+    # What the comment says to do is what the project has otherwise.
+    told = re.search(r"(?m)^# (start: .*)$", Path("mine/pipeline.yml").read_text())[1]
+    assert yaml.safe_load(told)["start"] == {"base": str(Path("other").absolute()), "output": "./started"}
+    monkeypatch.chdir("mine")
+    assert "start" not in [
+        each.name for each in Tasks("pipeline.yml", read_yaml("pipeline.yml", PipelineSettings)).in_order()
+    ]
 
 
 def test_little_memory_is_met_with_checkpointing_and_too_little_is_said(ground):
@@ -162,7 +188,7 @@ def test_columns_and_odd_names_are_right_in_the_files(ground, tmp_path):
     assert read("tokenizer.yml")["corpus"] == [
         {"path": str(tmp_path / "한국 # 어.jsonl"), "columns": ["body: x"]}
     ]
-    assert read("stages1to5.yml")["base_model"] == read("tokenizer.yml")["base"] == str(tmp_path / "my base")
+    assert read("pipeline.yml")["start"]["base"] == read("tokenizer.yml")["base"] == str(tmp_path / "my base")
 
 
 def test_every_language_has_a_script_that_unicode_has():

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eeve_axolotl.corpus.manifest import held_out_file
+from eeve_axolotl.corpus.manifest import TRAIN, held_out_file
 from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.corpus.publish import publish
 from eeve_axolotl.corpus.steps.base import Step
@@ -113,7 +113,7 @@ class Shuffle(Step):
         order = pc.sort_indices(documents, sort_keys=by)
         documents = documents.select(OUTPUT.names)
         if rank < plan.settings.write.shards:
-            self._write(Path(plan.staging, "train", f"{rank:05d}.parquet"), documents, order)
+            self._write(Path(plan.staging, TRAIN, f"{rank:05d}.parquet"), documents, order)
             return
         for group in plan.groups:
             of_group = order.filter(pc.equal(documents["group"].take(order), group))
