@@ -1,4 +1,4 @@
-"""The fit of new output rows: its loss is the model's own, its gradient is right, and rows of which text shows little stay."""
+"""The fit of new output rows: its loss is the model's own, its gradient is right, and a prior holds rows at their start."""
 
 from __future__ import annotations
 

@@ -53,17 +53,15 @@ class Head:
         of_new = torch.full((len(self.weight),), -1)
         of_new[self.new] = torch.arange(len(self.new))
         fixed = (of_new < 0).to(self.weight.device)
+        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         sums, own = [], []
         size = max(1, CHUNK // len(self.weight))
         for at in range(0, len(hidden), size):
-            logits = self.logits.of(self._products(hidden[at : at + size]))
+            products = hidden[at : at + size].to(weight.device).float() @ weight.T
+            logits = self.logits.of(products if bias is None else products + bias)
             own.append(logits.gather(1, targets[at : at + size, None].to(logits.device))[:, 0].cpu())
             sums.append(logits.masked_fill_(~fixed, -torch.inf).logsumexp(-1).cpu())
         return Known(hidden, of_new[targets], torch.cat(own), torch.cat(sums))
-
-    def _products(self, hidden: torch.Tensor) -> torch.Tensor:
-        products = hidden.to(self.weight.device).float() @ self.weight.float().T
-        return products if self.bias is None else products + self.bias.float()
 
 
 @dataclass(frozen=True)
