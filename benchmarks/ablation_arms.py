@@ -70,7 +70,7 @@ def all_arms() -> dict[str, Arm]:
     for left_out in (1, 2, 3, 4, 5, 7):
         rest = tuple(each for each in seven.stages if each.name != str(left_out))
         arms.append(replace(seven, name=f"seven without {left_out}", stages=rest))
-    for rule in ("mean", "first_subword", "share"):
+    for rule in ("mean", "first_subword", "share", "fitted"):
         arms += [replace(each, name=f"{each.name}, {rule}", output=rule) for each in (seven, short)]
     for share, words in ((0.0, "no English"), (1 / 3, "a third English")):
         arms += [replace(each, name=f"{each.name}, {words}", english=share) for each in (seven, alone)]

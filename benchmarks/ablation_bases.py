@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import new_rows
 from benchmarks.small_base import random_model, write_tokenizer
+from eeve_axolotl.calibration import calibrate
 from eeve_axolotl.embeddings import first_character, initialise, speller, subwords, truncated
 from eeve_axolotl.rows import untie
 
@@ -29,7 +30,7 @@ class Base:
     lora_rank: int = 16
     documents: int = 100  # of the final part in each language, their first 500 bytes
     watched: int = 8  # of the part for choosing, for curves and rates
-    fit_tokens: int = 100_000  # read by the rule `share`
+    fit_tokens: int = 100_000  # read by the rules `share` and `fitted`
 
     @property
     def path(self) -> Path:
@@ -121,6 +122,9 @@ def batches(base: Base, tokenizer, seed: int, english: float) -> Iterator[torch.
             ids = ids[base.step_tokens :]
 
 
+READING = ("share", "fitted")  # rules of output rows that read text
+
+
 def load(base: Base, extended: bool, output: str):
     """The model with two matrices in fp32, its tokenizer, and the number of base tokens; new rows have their start."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -133,26 +137,57 @@ def load(base: Base, extended: bool, output: str):
         return model, tokenizer, start
     tokenizer = new_rows.extended_tokenizer(base.path, base.path.parent)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    initialise(model, tokenizer, start, start, "first_character" if output == "share" else output)
-    if output == "share":
-        rows = share_rows(base, model, tokenizer, start, base.path.parent / "share_rows.pt")
+    initialise(model, tokenizer, start, start, "first_character" if output in READING else output)
+    if output in READING:
+        kept = base.path.parent / f"{output}_rows_{base.fit_tokens}.pt"
+        if not kept.exists():
+            read_rows(output, base, model, tokenizer, start)
+            torch.save(model.get_output_embeddings().weight[start:].detach().clone(), kept)
         with torch.no_grad():
-            model.get_output_embeddings().weight[start : start + len(rows)] = rows
+            model.get_output_embeddings().weight[start:] = torch.load(kept)
     return model, tokenizer, start
 
 
-def share_rows(base: Base, model, tokenizer, start: int, kept: Path | None) -> torch.Tensor:
-    """The output rows that benchmarks/new_rows.py calls `share`; their constant is chosen on the part for choosing.
+def read_rows(rule: str, base: Base, model, tokenizer, start: int) -> None:
+    """Set the new output rows by a rule that reads text."""
+    model.eval()
+    with torch.no_grad():
+        if rule == "share":
+            rows = share_rows(base, model, tokenizer, start)
+            model.get_output_embeddings().weight[start : start + len(rows)] = rows
+        else:
+            fitted_rows(base, model, tokenizer, start)
 
-    Kept in a file, where one is given, and taken from it the next time.
+
+def cost_of_reading(rule: str, base: Base, model, start: int) -> float:
+    """FLOPs of `read_rows`: passes through the layers, and what is done with the states.
+
+    `fitted` passes its documents for choosing, a quarter of the text, three times, and has 35 passes of its fit at most.
     """
-    if kept and kept.exists():
-        return torch.load(kept)
+    layers = 2 * sum(each.numel() for each in model.model.layers.parameters()) * base.fit_tokens
+    if rule == "share":
+        return layers
+    rows, width = model.get_output_embeddings().weight.shape
+    fit = 35 * 4 * (rows - start) * width
+    return 1.75 * layers + base.fit_tokens * (fit + 1.25 * 2 * rows * width)
+
+
+def fitted_rows(base: Base, model, tokenizer, start: int) -> None:
+    """Set the new output rows as `axolotl eeve start` does, of the part of the text for training."""
+    texts = zip(documents("korean", "fit"), documents("english", "fit"), strict=False)
+    head = model.get_output_embeddings().requires_grad_(False)  # autocast would keep a copy of its rows as they were
+    with torch.autocast("cpu", torch.bfloat16, enabled=base.bfloat16):
+        found = calibrate(model, tokenizer, start, texts, tokens=base.fit_tokens, max_length=new_rows.LENGTH)
+    head.requires_grad_(True)
+    print(found, flush=True)
+
+
+def share_rows(base: Base, model, tokenizer, start: int) -> torch.Tensor:
+    """The output rows that benchmarks/new_rows.py calls `share`; their constant is chosen on the part for choosing."""
     spell = speller(truncated(tokenizer, start))
     pieces = subwords(tokenizer, start)
     firsts = [first_character(ids, spell) for ids in pieces]
     head = model.get_output_embeddings().weight.detach()[:start].float().clone()
-    model.eval()
     held = new_rows.held_out("korean", "choose", base.watched)
     with torch.autocast("cpu", torch.bfloat16, enabled=base.bfloat16):
         hidden, targets = new_rows.states(model, tokenizer, list(documents("korean", "fit")), base.fit_tokens)
@@ -164,7 +199,4 @@ def share_rows(base: Base, model, tokenizer, start: int, kept: Path | None) -> t
         rows = new_rows.output_rows("share", fit, head, firsts, shift)
         bits = new_rows.score(torch.cat([head, rows]), *seen, size, start, start + len(rows)).bits
         tried[shift] = (bits, rows)
-    rows = min(tried.values(), key=lambda each: each[0])[1]
-    if kept:
-        torch.save(rows, kept)
-    return rows
+    return min(tried.values(), key=lambda each: each[0])[1]

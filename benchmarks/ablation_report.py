@@ -38,7 +38,7 @@ QUESTIONS = [
     ),
     *(
         (f"Does the start `{rule}` pay in {of}?", f"{of}, {rule}", of)
-        for rule in ("mean", "first_subword", "share")
+        for rule in ("mean", "first_subword", "share", "fitted")
         for of in ("seven", "3 then 6")
     ),
     *(

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import new_rows
 from benchmarks.ablation_arms import Arm
-from benchmarks.ablation_bases import Base, batches, held_out, load
+from benchmarks.ablation_bases import READING, Base, batches, cost_of_reading, held_out, load
 from eeve_axolotl.batch import OptimizerStep
 from eeve_axolotl.planner.flops import flops_per_token
 from eeve_axolotl.planner.memory import Training
@@ -41,8 +41,8 @@ def run(base: Base, arm: Arm, seed: int, tokens: int, rate: float, part: str = "
         point = {"tokens": done * base.step_tokens, "flops": flops}
         curve.append(point | {language: found[language] for language in new_rows.LANGUAGES})
 
-    if arm.output == "share":
-        flops += 2 * base.fit_tokens * sum(each.numel() for each in model.model.layers.parameters())
+    if arm.output in READING:
+        flops += cost_of_reading(arm.output, base, model, start)
     watch(model)
     for stage, steps in zip(arm.stages, plan, strict=True):
         if not arm.new_text:

@@ -35,7 +35,7 @@ import torch
 
 from benchmarks.new_rows_report import HEURISTIC, report
 from benchmarks.small_base import random_model, write_tokenizer
-from eeve_axolotl.calibration import NewRows, States
+from eeve_axolotl.calibration import NewRows, States, calibrate
 from eeve_axolotl.embeddings import first_character, initialise, speller, subwords, truncated
 from eeve_axolotl.evaluation.scoring import windows_of, with_bos
 from eeve_axolotl.rows import untie
@@ -245,7 +245,7 @@ def score(head: torch.Tensor, hidden, targets, size: int, start: int, stop: int)
 class Fit:
     """What the rules that read text know: states of the extended model at the fit text, and which token followed.
 
-    Shares, and the direction that stands for a bias, are those of `axolotl eeve start`, whose rule is `share`.
+    Shares, and the direction that stands for a bias, are those of `axolotl eeve start`, which fits the rows beyond that.
     """
 
     def __init__(self, hidden: torch.Tensor, targets: torch.Tensor, pieces: list[list[int]], start: int):
@@ -253,7 +253,7 @@ class Fit:
         states = States.none(start + len(pieces), hidden.shape[1])
         states.add(hidden, targets)
         self.moments = states.moments / len(hidden)
-        self.one = states.direction()
+        self.one = states.one()
         self.counts = states.counts
         new = NewRows([start + n for n in range(len(pieces))], [ids[0] for ids in pieces])
         self.log_shares = new.log_shares(self.counts, start)
@@ -306,6 +306,7 @@ def discriminant(fit: Fit, share: torch.Tensor, prior: float = 50.0) -> torch.Te
     return weights + (share - 0.5 * level)[:, None] * fit.one
 
 
+FITTED = "fitted"  # as `axolotl eeve start` does it
 RULES = [HEURISTIC, "first_subword", "mean", "gaussian", "share", "discriminant"]
 SHIFTS = {rule: [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] for rule in ("share", "discriminant")}  # in nats
 
@@ -375,6 +376,30 @@ def measure(arguments) -> None:
         }
 
     to_choose, to_report = read(choose), None
+    if (arguments.base, "start", FITTED) not in have:
+        to_report = read(final)
+        texts = zip(documents("korean", "fit"), documents("english", "fit"), strict=False)
+        began = time.perf_counter()
+        told = calibrate(model, tokenizer, start, texts, tokens=arguments.fit_tokens, max_length=LENGTH)
+        print(f"{told} in {time.perf_counter() - began:.0f} s", flush=True)
+        head = model.lm_head.weight.detach()[: start + len(pieces)].float()
+        found = {each: score(head, *to_report[each], start, start + len(pieces)) for each in LANGUAGES}
+        passed = 2 * trunk * (told.tokens + 3 * told.held)
+        products = 4 * told.passes * told.tokens * len(pieces) + 2 * (told.tokens + told.held) * len(head)
+        write(
+            {
+                "base": arguments.base,
+                "kind": "start",
+                "rule": FITTED,
+                "tokens": told.tokens,
+                "documents": arguments.documents,
+                "korean": found["korean"].bits,
+                "english": found["english"].bits,
+                "mass": found["korean"].mass,
+                "share": found["korean"].share,
+                "cost_flops": passed + products * head.shape[1],
+            }
+        )
     for rule in RULES:
         if (arguments.base, "start", rule) in have:
             continue

@@ -39,24 +39,35 @@ def print_starts(name: str, of: dict) -> None:
 
 
 def roads(base: str, lines: list[dict]) -> dict:
-    """Figures after each road over its seeds, the FLOPs at which it first comes near the base, and each against the default.
+    """Figures after each road, for each number of steps; those of the most steps with the default road first.
 
-    The nearness is read off the curves, so on the watched documents of the part for choosing; their mean over the seeds.
+    Of a road: its figures over the seeds, the FLOPs at which it first comes near the base, and what it is against the
+    default. The nearness is read off the curves, so on the watched documents of the part for choosing; their mean over the
+    seeds.
     """
     of_base = [line for line in lines if line["base"] == base]
-    runs: dict[str, dict[int, dict]] = {}
+    runs: dict[int, dict[str, dict[int, dict]]] = {}
     for line in of_base:
         if line["kind"] == "road" and line["part"] == "final":
-            runs.setdefault(line["road"], {})[line["seed"]] = line
-    found: dict = {"after": {}, "to_105_percent": {}, "against_default": {}}
+            runs.setdefault(line["steps"], {}).setdefault(line["road"], {})[line["seed"]] = line
+    nothing: dict = {"after": {}, "to_105_percent": {}, "against_default": {}}
     if not runs:
-        return found
+        return nothing
     (itself,) = (line for line in of_base if line["kind"] == "untouched")
-    goal = WITHIN * itself["choose_korean"]
     print(f"\n{base}: roads, bits per byte at the end, mean and 95 % interval over seeds")
     print(f"the base itself: Korean {itself['final_korean']:.3f}, English {itself['final_english']:.3f}\n")
     print("| road | seeds | rates | steps | Korean | English | TFLOPs | to 1.05 x the base's Korean |")
     print("|---" * 8 + "|")
+    by_steps = {
+        steps: of_steps(some, WITHIN * itself["choose_korean"]) for steps, some in sorted(runs.items())
+    }
+    with_default = [steps for steps, some in runs.items() if DEFAULT_ROAD in some]
+    return {**by_steps[max(with_default or runs)], "by_steps": by_steps}
+
+
+def of_steps(runs: dict[str, dict[int, dict]], goal: float) -> dict:
+    """The roads of so many steps, printed; `goal` is the Korean to come to."""
+    found: dict = {"after": {}, "to_105_percent": {}, "against_default": {}}
     for name, by_seed in sorted(runs.items(), key=lambda each: mean(each[1].values(), "korean")):
         some = list(by_seed.values())
         found["after"][name] = {each: interval([run[each] for run in some]) for each in LANGUAGES}

@@ -26,7 +26,7 @@ import torch
 from torch.nn.functional import kl_div, log_softmax, mse_loss
 
 from benchmarks import new_rows
-from benchmarks.ablation_bases import Base, batches, load, share_rows
+from benchmarks.ablation_bases import READING, Base, batches, cost_of_reading, load, read_rows
 from benchmarks.ablation_train import cost_of, measure, next_token, prepared, steps_through
 from eeve_axolotl.embeddings import subwords
 from eeve_axolotl.stages import STAGES
@@ -45,8 +45,8 @@ OUTPUT_RATES = (1e-3, 3e-4, 1e-4)
 class Road:
     """Where the output rows start, and what is done in which order.
 
-    A phase is a stage's number, `distil` (input rows learn from the base's own reading) or `share` (output rows are set
-    anew by that rule, from states of the model as it then is); it costs no steps.
+    A phase is a stage's number, `distil` (input rows learn from the base's own reading) or a rule that reads text (output
+    rows are set anew by it, from states of the model as it then is); that costs no steps.
     """
 
     name: str
@@ -65,6 +65,12 @@ ROADS = {
         Road("share: 3", "share", ("3",)),
         Road("share: 2, 3", "share", ("2", "3")),
         Road("1, share, 2, 3", "share", ("1", "share", "2", "3")),
+        Road("share, one rate: 3", "share", ("3",), one_rate=True),
+        Road("fitted: 3", "fitted", ("3",)),
+        Road("fitted, one rate: 3", "fitted", ("3",), one_rate=True),
+        Road("fitted, one rate: 1, 2, 3", "fitted", ("1", "2", "3"), one_rate=True),
+        Road("fitted: 1, 2, 3", "fitted", ("1", "2", "3")),
+        Road("fitted: 1, fitted, 3", "fitted", ("1", "fitted", "3")),
         Road("distilled states, share, 3", "share", ("distil states", "share", "3")),
         Road("distilled words, share, 3", "share", ("distil words", "share", "3")),
     )
@@ -79,7 +85,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help=argparse.SUPPRESS)
     parser.add_argument("--roads", nargs="+", choices=list(ROADS), default=list(ROADS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--steps", type=int, help="optimiser steps of a road")
+    parser.add_argument(
+        "--steps", type=int, help="optimiser steps of a road; rates are chosen at half the default's"
+    )
+    parser.add_argument("--fit-tokens", type=int, help="of text, for the rules that read it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     real = arguments.base == "smollm2"
@@ -90,12 +99,12 @@ def main() -> None:
         length=256,
         documents=40 if real else 100,
         watched=6 if real else 8,
-        fit_tokens=30_000 if real else 100_000,
+        fit_tokens=arguments.fit_tokens or (30_000 if real else 100_000),
     )
     steps = arguments.steps or STEPS[arguments.base]
     new_rows.base_of(arguments)  # made, unless it is there
     untouched(base)
-    chosen = {name: rates_of(base, ROADS[name], steps) for name in arguments.roads}
+    chosen = {name: rates_of(base, ROADS[name], STEPS[base.name] // 2) for name in arguments.roads}
     for seed in range(arguments.seeds):
         for name in arguments.roads:
             once(base, ROADS[name], seed, steps, *chosen[name], "final")
@@ -117,7 +126,7 @@ def rates_of(base: Base, road: Road, steps: int) -> tuple[float, float]:
     """The rates of input and output rows with the least sum of Korean and English: from the highest on, one at a time."""
 
     def sum_at(rates: tuple[float, float]) -> float:
-        line = once(base, road, CHOICE_SEED, steps // 2, *rates, "choose")
+        line = once(base, road, CHOICE_SEED, steps, *rates, "choose")
         return line["korean"] + line["english"]
 
     def best(candidates) -> tuple[float, float]:
@@ -150,6 +159,8 @@ def once(base, road, seed, steps, input_rate, output_rate, part) -> dict:
         if all(line.get(key) == value for key, value in wanted.items()):
             return line
     found = run(base, road, seed, steps, input_rate, output_rate, part)
+    if road.start in READING:
+        wanted["fit_tokens"] = base.fit_tokens
     line = {**wanted, "input_rate": input_rate, "output_rate": output_rate, **found}
     new_rows.write(line)
     return line
@@ -161,9 +172,10 @@ def run(base, road: Road, seed: int, steps: int, input_rate: float, output_rate:
     torch.manual_seed(seed)
     model, tokenizer, start = load(base, True, road.start)
     trunk = sum(each.numel() for each in model.model.layers.parameters())
-    reading = 2 * trunk * base.fit_tokens  # FLOPs of the pass that `share` reads text with
-    flops, done, curve = reading if road.start == "share" else 0.0, 0, []
-    timed = [phase for phase in road.phases if phase != "share"]
+    flops, done, curve = 0.0, 0, []
+    if road.start in READING:
+        flops += cost_of_reading(road.start, base, model, start)
+    timed = [phase for phase in road.phases if phase not in READING]
     edges = [round(steps * n / len(timed)) for n in range(len(timed) + 1)]
     lengths = iter([stop - first for first, stop in itertools.pairwise(edges)])
     marks = {round(steps * n / CURVE) for n in range(CURVE + 1)}
@@ -176,11 +188,9 @@ def run(base, road: Road, seed: int, steps: int, input_rate: float, output_rate:
 
     watch()
     for phase in road.phases:
-        if phase == "share":
-            with torch.no_grad():
-                rows = share_rows(base, model, tokenizer, start, kept=None)
-                model.get_output_embeddings().weight[start : start + len(rows)] = rows
-            flops += reading
+        if phase in READING:
+            read_rows(phase, base, model, tokenizer, start)
+            flops += cost_of_reading(phase, base, model, start)
             watch()
             continue
         stage = STAGES[1 if phase.startswith("distil") else int(phase)]

@@ -39,6 +39,7 @@ SLOW = [
     "rows/test_rates.py",
     "rows/test_sharding.py",
     "test_calibration.py",
+    "test_calibration_fit.py",
     "test_calibration_limits.py",
     "test_docker.py",
     "test_next_axolotl.py",

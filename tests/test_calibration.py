@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eeve_axolotl import calibration, embeddings
+from eeve_axolotl.calibration import output_rows
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.scoring import score
@@ -69,7 +70,7 @@ def texts_of(path: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def started(ground) -> Path:
     found = begin(ground, ground / "started")
-    assert found.after < found.before and found.shift is not None and 0 < found.seen <= found.new
+    assert found.after < found.before and found.rule == "fitted" and 0 < found.seen <= found.new
     return ground / "started"
 
 
@@ -123,7 +124,7 @@ def load_head(directory: Path) -> torch.Tensor:
 
 def test_the_record_and_the_tokenizers_files_are_there_and_a_stage_finds_all_rows(ground, started):
     record = json.loads((started / "eeve_start.json").read_text())
-    assert record["shift"] in calibration.SHIFTS and record["after"] < record["before"]
+    assert record["rule"] == "fitted" and record["after"] < record["before"]
     assert (started / "eeve_tokenizer.json").is_file() and (started / "tokenizer.model").is_file()
     mark = json.loads((started / "config.json").read_text())["eeve_axolotl"]
     assert mark == {"base_vocab_size": SMALL, "vocab_size": len(AutoTokenizer.from_pretrained(started))}
@@ -139,24 +140,25 @@ def test_a_head_with_a_bias_has_its_logits_moved_by_it(ground):
     found = calibration.calibrate(
         model, words, SMALL, zip(texts_of(ground / "text.jsonl"), strict=True), tokens=2_000, max_length=64
     )
-    assert found.shift is not None
+    assert found.rule
     new = calibration.new_rows(words, SMALL)
     after = model.state_dict()
-    assert torch.equal(after["lm_head.weight"][new.ids], before["lm_head.weight"][new.firsts])
     assert not torch.equal(after["lm_head.bias"][new.ids], before["lm_head.bias"][new.firsts])
     for name, each in after.items():
         rows = slice(None, SMALL) if name.startswith("lm_head") else slice(None)
         assert torch.equal(each[rows], before[name][rows])
 
 
-def test_rows_stay_as_they_were_where_no_constant_helps(ground, monkeypatch):
+def test_rows_stay_as_they_were_where_nothing_helps(ground, monkeypatch):
     model, words = plain(ground)
     before = {name: each.clone() for name, each in model.state_dict().items()}
-    monkeypatch.setattr(calibration, "SHIFTS", (-50.0, 80.0))
+    monkeypatch.setattr(output_rows, "EVERYWHERE", (-50.0, 80.0))
+    for prior in ("ALL", "FIRST_SUBWORD", "FIRST_CHARACTER", "OWN"):
+        monkeypatch.setattr(output_rows, prior, 1e9)
     found = calibration.calibrate(
         model, words, SMALL, zip(texts_of(ground / "text.jsonl"), strict=True), tokens=500, max_length=64
     )
-    assert found.shift is None and found.after == found.before
+    assert found.rule is None and found.after == found.before
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
     assert "as a stage's own would" in calibration.told(found, "here")
 

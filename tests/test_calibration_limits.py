@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from eeve_axolotl import calibration, embeddings, files
+from eeve_axolotl.calibration import command
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import load
 from eeve_axolotl.evaluation.scoring import with_bos
@@ -80,7 +81,7 @@ def test_the_scale_of_logits_is_what_the_model_multiplies_by(kind):
     model.get_output_embeddings().register_forward_hook(lambda *given: products.append(given[2].detach()))
     with torch.no_grad():
         logits = model(input_ids=torch.arange(1, 9)[None]).logits
-    assert torch.allclose(logits, products[0] * calibration.logit_scale(config), rtol=1e-4)
+    assert torch.allclose(logits, products[0] * calibration.logits_of(config).scale, rtol=1e-4)
 
 
 def test_what_is_read_and_what_a_stage_trained_is_not_replaced(ground, started, tmp_path):  # noqa: F811
@@ -105,7 +106,7 @@ def test_killed_where_its_directory_must_stay_it_goes_on(ground, tmp_path, monke
     output.mkdir()
     with monkeypatch.context() as killing:
         if at == "save_pretrained":
-            killing.setattr(calibration, "write_json", _killed)
+            killing.setattr(command, "write_json", _killed)
         else:
             killing.setattr(files, "_refill", _half_refilled)
         with pytest.raises(KeyboardInterrupt):

@@ -42,6 +42,22 @@ def test_the_flops_to_come_near_the_base_are_read_off_the_curves():
     assert report([UNTOUCHED | {"choose_korean": 9.0}, road("a", 0, 2.0)])["to_105_percent"]["a"] == 0.0
 
 
+def test_roads_of_other_numbers_of_steps_are_told_apart():
+    lines = [
+        UNTOUCHED,
+        road(DEFAULT_ROAD, 0, 3.0),
+        road("share: 3", 0, 2.5),
+        road("share: 3", 0, 2.0, steps=9),
+    ]
+    found = report(lines)
+    assert found["after"]["share: 3"]["korean"][0] == 2.5
+    by_steps = found["by_base"]["smollm2"]["by_steps"]
+    assert by_steps[9]["after"]["share: 3"]["korean"][0] == 2.0 and by_steps[9]["against_default"] == {
+        "share: 3": {}
+    }
+    assert report([*lines, road(DEFAULT_ROAD, 0, 2.9, steps=9)])["after"]["share: 3"]["korean"][0] == 2.0
+
+
 def test_starts_are_told_without_roads():
     start = {"korean": 3.0, "english": 1.0, "mass": 0.5, "share": 0.8, "cost_flops": 0}
     lines = [{"base": "smollm2", "kind": "base", "korean": 2.5, "english": 1.1}]
