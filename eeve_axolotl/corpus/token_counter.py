@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from eeve_axolotl.corpus.by_words import ByWords, reason_against
@@ -46,8 +46,8 @@ class TokenCounter:
     def _state(self) -> dict[str, Any]:
         """The tokenizer's JSON."""
         file = self.directory / "tokenizer.json"
-        text = file.read_text(encoding="utf-8") if file.is_file() else self._tokenizer.to_str()
-        state: dict[str, Any] = json.loads(text)
+        text = file.read_bytes() if file.is_file() else self._tokenizer.to_str()
+        state: dict[str, Any] = orjson.loads(text)
         return {"added_tokens": [], "normalizer": None, "pre_tokenizer": None, **state}
 
     @cached_property
@@ -73,9 +73,9 @@ class TokenCounter:
         reason = reason_against(self._state)
         if reason:
             LOG.info("%s: whole texts are tokenized, since %s", self.directory, reason)
-            return None
-        counter = ByWords(self._state, self.base_vocab_size, self.new_tokens)
-        del self._state  # many objects; it is read again if it is asked for
+        counter = None if reason else ByWords(self._state, self.base_vocab_size, self.new_tokens)
+        _ = self._pieces  # all else that is ever asked of the state
+        del self._state  # many objects
         return counter
 
     @property
@@ -85,6 +85,10 @@ class TokenCounter:
 
     def pieces(self) -> list[str]:
         """The new tokens in the order of their ids, spelled as for a person: ▁ for the space before a word."""
+        return self._pieces
+
+    @cached_property
+    def _pieces(self) -> list[str]:
         read = spelling_of(self._state).read
         spelled = {number: read(token) for token, number in self._new(self._state["model"]["vocab"])}
         spelled |= {number: token for token, number in self._new(self._added)}

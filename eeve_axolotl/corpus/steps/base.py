@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 
 from datatrove.data import Document as DatatroveDocument
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
-from loguru import logger
+from loguru import _better_exceptions, logger
 
 from eeve_axolotl.corpus.memory import give_back
 from eeve_axolotl.corpus.plan import Plan
@@ -17,6 +18,11 @@ from eeve_axolotl.errors import EEVEError
 # datatrove reports each task at length; only in a cluster job's own log is that of use.
 if "SLURM_JOB_ID" not in os.environ:
     logger.disable("datatrove")
+
+# datatrove opens three logs for each task, and for each of them loguru asks anew where Python's libraries are: 8 ms.
+_formatter = getattr(_better_exceptions, "ExceptionFormatter", None)
+if hasattr(_formatter, "_get_lib_dirs"):
+    _formatter._get_lib_dirs = staticmethod(functools.cache(_formatter._get_lib_dirs))
 
 
 class Step(PipelineStep):
