@@ -12,7 +12,9 @@ from functools import cache
 import pyarrow as pa
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # glibc's numbers for `mallopt`
-_LARGE = 1 << 17  # bytes: what is larger goes back as soon as it is free
+_LARGE = (
+    1 << 22
+)  # bytes: what is larger goes back as soon as it is free; 128 kB, glibc's own, gave back and took again all day
 _ARROWS_OWN = pa.default_memory_pool()
 
 

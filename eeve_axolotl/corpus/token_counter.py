@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from eeve_axolotl.corpus.arrays import array_of, lists_of
 from eeve_axolotl.corpus.by_words import ByWords, reason_against
 from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer.spelling import spelling_of
@@ -103,20 +104,21 @@ class TokenCounter:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def count(self, texts: Sequence[str]) -> dict[str, np.ndarray | pa.Array]:
+    def count(self, texts: Sequence[str]) -> dict[str, pa.Array]:
         """The columns bytes, tokens, new_tokens, ids and counts of `counts.SCHEMA` for `texts`."""
         counted = list(map(self._counted, texts))
         offsets = np.cumsum([0, *(len(new) for _, new, _ in counted)]).astype(np.int32)
         new, times = (
             np.concatenate([np.empty(0, np.int32), *(one[which] for one in counted)]) for which in (1, 2)
         )
-        return {
-            "bytes": np.array([len(text.encode()) for text in texts], np.int64),
-            "tokens": np.array([tokens for tokens, _, _ in counted], np.int64),
-            "new_tokens": np.array([times.sum() for _, _, times in counted], np.int64),
-            "ids": pa.ListArray.from_arrays(offsets, new),
-            "counts": pa.ListArray.from_arrays(offsets, times),
+        numbers = {
+            "bytes": [len(text.encode()) for text in texts],
+            "tokens": [tokens for tokens, _, _ in counted],
+            "new_tokens": [times.sum() for _, _, times in counted],
         }
+        kind = pa.list_(pa.int32())
+        lists = {"ids": lists_of(offsets, new, kind), "counts": lists_of(offsets, times, kind)}
+        return {name: array_of(values, pa.int64()) for name, values in numbers.items()} | lists
 
     def _counted(self, text: str) -> Counted:
         counted = self._by_words.count(text) if self._by_words else None
