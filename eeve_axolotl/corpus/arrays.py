@@ -19,7 +19,7 @@ def array_of(values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
     Raises UnicodeEncodeError for a text that UTF-8 cannot spell, OverflowError for a number that `kind` cannot hold.
     """
     if kind == pa.string():
-        return _texts(values)
+        return _texts(list(values))
     if kind == pa.bool_():
         bits = np.packbits(np.asarray(values, bool), bitorder="little")
         return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(bits)])

@@ -90,34 +90,30 @@ def shingles(points, table, n):
 
 
 @njit(inline="always")
-def _below(shingle, factor, addend):
-    """How far (shingle * factor + addend) modulo 2**61 - 1 is above 2**61 - 1, modulo 2**64: in the same order as itself.
-
-    What is left after one step of the division may be 2**61 - 1 or a little more. It is then the least, as it should be.
-    """
+def _permuted(shingle, factor, addend):
+    """(shingle * factor + addend) modulo 2**61 - 1, the product and the sum modulo 2**64."""
     value = shingle * factor + addend
-    return (value & _MERSENNE) + (value >> np.uint64(61)) - _MERSENNE
+    value = (value & _MERSENNE) + (value >> np.uint64(61))
+    return min(value, value - _MERSENNE)
 
 
 @njit(nogil=True, cache=True)
 def signature(shingles, a, b):
     """MinHash: the least of each permutation of the shingles; all uint64, `a` and `b` one number for each permutation.
 
-    A permutation is (shingle * a + b) modulo 2**61 - 1, the product and the sum modulo 2**64. There is a shingle at least.
+    What a permutation is, `_permuted` says.
     """
-    least = np.full(len(a), ~np.uint64(0), np.uint64)
+    least = np.full(len(a), _MERSENNE, np.uint64)
     fours = len(shingles) - len(shingles) % 4  # so many at a time are faster
     for k in range(0, fours, 4):
         one, two, three, four = shingles[k], shingles[k + 1], shingles[k + 2], shingles[k + 3]
         for n in range(len(a)):
-            first = min(_below(one, a[n], b[n]), _below(two, a[n], b[n]))
-            second = min(_below(three, a[n], b[n]), _below(four, a[n], b[n]))
+            first = min(_permuted(one, a[n], b[n]), _permuted(two, a[n], b[n]))
+            second = min(_permuted(three, a[n], b[n]), _permuted(four, a[n], b[n]))
             least[n] = min(least[n], min(first, second))
     for k in range(fours, len(shingles)):
         for n in range(len(a)):
-            least[n] = min(least[n], _below(shingles[k], a[n], b[n]))
-    for n in range(len(a)):
-        least[n] = min(least[n], least[n] + _MERSENNE)
+            least[n] = min(least[n], _permuted(shingles[k], a[n], b[n]))
     return least
 
 
