@@ -66,7 +66,7 @@ class NewRows:
 
     def levels(self) -> list[Level]:
         """What rows share, from the most to the least."""
-        groups = ([0] * len(self.ids), self.firsts, self.characters, self.ids)
+        groups: tuple[list, ...] = ([0] * len(self.ids), self.firsts, self.characters, self.ids)
         priors = (ALL, FIRST_SUBWORD, FIRST_CHARACTER, OWN)
         return [Level(_numbered(group), prior) for group, prior in zip(groups, priors, strict=True)]
 
@@ -121,6 +121,7 @@ def calibrate(
     new = new_rows(tokenizer, base_size)
     weight, bias = head.weight.data, None if getattr(head, "bias", None) is None else head.bias.data
     kept = [None if each is None else each[new.ids].clone() for each in (weight, bias)]
+    rule: str | None
     with torch.autocast(weight.device.type, enabled=False):
         within = Head(torch.tensor(new.ids), weight, bias, logits_of(model.config))
         rule, passes = _set_best(within, new, states, apart)
@@ -155,7 +156,7 @@ def _set_best(head: Head, new: NewRows, states: States, apart: States) -> tuple[
     fit = Fit(text, rows, bias, head.logits, new.levels(), states.second_moments())
     best, _ = regression.fitted(fit, held)
     head.weight[new.ids] = best.to(head.weight.dtype)
-    if head.bias is not None:
+    if head.bias is not None and bias is not None:
         head.bias[new.ids] = bias.to(head.bias.dtype)
     return "shares" if best is rows else "fitted", fit.evaluations
 

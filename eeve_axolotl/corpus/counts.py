@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eeve_axolotl.corpus.arrays import array_of, numpy_of
 from eeve_axolotl.corpus.kernels.gains import add_up
 from eeve_axolotl.corpus.token_counter import TokenCounter
 from eeve_axolotl.errors import EEVEError
@@ -85,7 +86,7 @@ class Counts:
             parquet.close()
         table = pa.concat_tables(sizes) if sizes else SCHEMA.empty_table()
         self.row, self.group, self.held_out, self.key, self.bytes, self.tokens, self.new_tokens = (
-            table[name].to_numpy()
+            numpy_of(table[name])
             for name in ("row", "group", "held_out", "key", "bytes", "tokens", "new_tokens")
         )
 
@@ -110,9 +111,9 @@ class Counts:
         lists, counts = table["ids"].combine_chunks(), table["counts"].combine_chunks()
         block = Block(
             start,
-            np.asarray(lists.offsets),
-            np.asarray(lists.values),
-            np.asarray(counts.values),
+            numpy_of(lists.offsets),
+            numpy_of(lists.values),
+            numpy_of(counts.values),
         )
         self._kept[place] = block
         self._held += block.ids.nbytes + block.counts.nbytes + block.offsets.nbytes
@@ -148,8 +149,11 @@ def write_counts(path: str | Path, counter: TokenCounter, documents: Iterable[di
 
         def count() -> None:
             columns = counter.count([document["text"] for document in batch])
-            columns |= {name: [document[name] for document in batch] for name in SCHEMA.names[:4]}
-            waiting.append(pa.table(columns, schema=SCHEMA))
+            columns |= {
+                field.name: array_of([document[field.name] for document in batch], field.type)
+                for field in list(SCHEMA)[:4]
+            }
+            waiting.append(pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA))
             batch.clear()
 
         def flush() -> None:

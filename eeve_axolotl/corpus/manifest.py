@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,27 @@ def tokenizer_identity(directory: str | Path) -> str:
     """
     file = Path(directory) / "tokenizer.json"
     if file.is_file():
-        state = read(file, FAST_TOKENIZER) or {}
-    else:
-        from transformers import AutoTokenizer
+        there = file.stat()
+        return _of_file(file, (there.st_ino, there.st_mtime_ns, there.st_size))
+    from transformers import AutoTokenizer
 
-        try:
-            state = json.loads(AutoTokenizer.from_pretrained(str(directory)).backend_tokenizer.to_str())
-        except (OSError, ValueError, AttributeError) as error:
-            raise EEVEError(
-                f"{directory} holds no tokenizer ({' '.join(str(error).split())[:200]}); build one with "
-                "`axolotl eeve tokenizer`"
-            ) from None
+    try:
+        state = json.loads(AutoTokenizer.from_pretrained(str(directory)).backend_tokenizer.to_str())
+    except (OSError, ValueError, AttributeError) as error:
+        raise EEVEError(
+            f"{directory} holds no tokenizer ({' '.join(str(error).split())[:200]}); build one with "
+            "`axolotl eeve tokenizer`"
+        ) from None
+    return _of_state(state)
+
+
+@lru_cache(maxsize=8)
+def _of_file(file: Path, changed: tuple[int, ...]) -> str:
+    """The identity of the tokenizer in `file`, computed again where `changed` is another."""
+    return _of_state(read(file, FAST_TOKENIZER) or {})
+
+
+def _of_state(state: Mapping[str, Any]) -> str:
     parts = {key: state.get(key) for key in ("model", "normalizer", "pre_tokenizer")}
     # transformers adds keys of no effect when it writes a tokenizer again.
     model: Mapping[str, Any] = state.get("model") or {}

@@ -12,7 +12,8 @@ from functools import cache
 import pyarrow as pa
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # glibc's numbers for `mallopt`
-_LARGE = 1 << 17  # bytes: what is larger goes back as soon as it is free
+# Bytes: what is larger goes back as soon as it is free. With glibc's own 128 kB, the same memory went back and forth.
+_LARGE = 1 << 22
 _ARROWS_OWN = pa.default_memory_pool()
 
 

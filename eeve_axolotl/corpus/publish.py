@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 from eeve_axolotl.corpus import duplicates as dup
 from eeve_axolotl.corpus import readme
+from eeve_axolotl.corpus.arrays import array_of, numpy_of
 from eeve_axolotl.corpus.manifest import HELD_OUT, TRAIN, Manifest, read_manifest, tokenizer_identity
 from eeve_axolotl.corpus.origin import made_of
 from eeve_axolotl.corpus.plan import Plan
-from eeve_axolotl.corpus.store import Tally, records
+from eeve_axolotl.corpus.store import Tally, records, table_of
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import replacing, sha256, write_json, write_text
 from eeve_axolotl.records import CHOICE, CORPUS_MANIFEST, read_there
@@ -34,7 +35,7 @@ def publish(plan: Plan) -> None:
     choice = read_there(plan.folder("choice") / "choice.json", CHOICE)
     epoch = sum(entry["tokens"] for entry in choice["groups"].values())
     stages = plan.text_spans(epoch)
-    tokens = _with_stages(pq.read_table(plan.folder("choice") / "tokens.parquet"), stages, epoch)
+    tokens = _with_stages(table_of(plan.folder("choice") / "tokens.parquet"), stages, epoch)
     pq.write_table(tokens, staging / "tokens.parquet")
     tallies = [Tally.merged(plan.files(step, ".json")) for step in ("filter", "documents", "counts")]
     manifest = _manifest(plan, staging, choice, tallies)
@@ -133,6 +134,6 @@ def _with_stages(tokens: pa.Table, stages: dict[str, tuple[int, int]], epoch: in
     That is the token's occurrences in the corpus times the stage's tokens, divided by the corpus's (`epoch`).
     """
     for label, (start, end) in stages.items():
-        seen = tokens["chosen"].to_numpy() * ((end - start) / epoch)
-        tokens = tokens.append_column(readme.EXPECTED.format(label), pa.array(seen, pa.float64()))
+        seen = numpy_of(tokens["chosen"]) * ((end - start) / epoch)
+        tokens = tokens.append_column(readme.EXPECTED.format(label), array_of(seen, pa.float64()))
     return tokens

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from eeve_axolotl.corpus import duplicates as dup
+from eeve_axolotl.corpus.arrays import numpy_of
 from eeve_axolotl.corpus.manifest import Manifest
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.corpus.store import Tally
@@ -154,7 +155,7 @@ def _examples(tallies: list[Tally]) -> str:
 
 
 def _new_tokens(tokens: pa.Table) -> list[str]:
-    before, after = tokens["in_corpus"].to_numpy(), tokens["chosen"].to_numpy()
+    before, after = numpy_of(tokens["in_corpus"]), numpy_of(tokens["chosen"])
     if not len(before):
         return ["The tokenizer has no new tokens."]
     rarest = np.argsort(before, kind="stable")[: max(len(before) // 10, 1)]
@@ -181,10 +182,9 @@ def _seen(tokens: pa.Table, spans: dict[str, tuple[int, int]]) -> list[str]:
     body, epoch = [], max(1, next(iter(spans.values()))[1])
     for label, (start, end) in spans.items():
         column = EXPECTED.format(label)
-        times = tokens[
-            column if column in tokens.column_names else "chosen"
-        ].to_numpy()  # an epoch sees each once
-        quantiles = [f"{np.quantile(times, q):,.1f}" if len(times) else "" for q in (0, 0.1, 0.5)]
+        # An epoch sees each once.
+        seen = numpy_of(tokens[column if column in tokens.column_names else "chosen"])
+        quantiles = [f"{np.quantile(seen, q):,.1f}" if len(seen) else "" for q in (0, 0.1, 0.5)]
         body.append([label, f"{end - start:,}", f"{start / epoch:,.2f} to {end / epoch:,.2f}", *quantiles])
     parts = [_table(["stage", "tokens", "reads, in epochs", "least", "1 in 10 below", "median"], body)]
     if len(body) == 1:
@@ -218,7 +218,7 @@ def plot(path: Path, tokens: pa.Table, choice: dict[str, Any]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    before, after = tokens["in_corpus"].to_numpy(), tokens["chosen"].to_numpy()
+    before, after = numpy_of(tokens["in_corpus"]), numpy_of(tokens["chosen"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     if len(before):
         edges = np.concatenate([[0], np.geomspace(1, max(before.max(), 2) + 1, 40)])

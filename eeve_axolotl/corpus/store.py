@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eeve_axolotl.corpus.arrays import array_of, numpy_of, texts_in
 from eeve_axolotl.files import writing
 from eeve_axolotl.records import TALLY, read_there
 
@@ -35,7 +36,10 @@ class Writer:
     """Writes rows (dicts) of `schema` to `path`, which appears when the `with` block ends without an error."""
 
     def __init__(self, path: str | Path, schema: pa.Schema, dictionary: bool = True):
-        """`dictionary`: write equal values once; without it a file is read three times as fast, and no larger."""
+        """`dictionary`: write equal values once; without it a file is read three times as fast, and no larger.
+
+        A text of a row may be bytes, in UTF-8.
+        """
         self.path, self.schema, self._dictionary = Path(path), schema, dictionary
         self._open, self._rows = ExitStack(), list[Record]()
 
@@ -61,7 +65,7 @@ class Writer:
         if self._rows:
             columns = ([row[field.name] for row in self._rows] for field in self.schema)
             arrays = [
-                pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)
+                array_of(list(column), field.type) for column, field in zip(columns, self.schema, strict=True)
             ]
             self._file.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
             self._rows = []
@@ -75,6 +79,12 @@ class Writer:
         if kind is None:
             self._flush()
         self._open.__exit__(kind, error, traceback)  # the file is closed, then has its name
+
+
+def table_of(path: str | Path, columns: list[str] | None = None) -> pa.Table:
+    """A whole Parquet file, or the `columns` of it. Arrow's own `read_table` imports pandas, where there is one."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns)
 
 
 def records(
@@ -93,7 +103,7 @@ def records(
                 continue
             for batch in file.iter_batches(rows.stop - rows.start, row_groups=[group], columns=columns):
                 if wanted is not None:
-                    batch = batch.filter(pa.array(wanted[rows]))
+                    batch = batch.filter(array_of(wanted[rows], pa.bool_()))
                 values = (_values(column) for column in batch.columns)
                 yield from map(
                     dict, map(zip, itertools.repeat(batch.schema.names), zip(*values, strict=True))
@@ -102,7 +112,9 @@ def records(
 
 def _values(column: pa.Array) -> list[Any]:
     """What is in a column, as Python has it."""
-    return column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
+    if column.null_count:
+        return column.to_pylist()
+    return texts_in(column) if column.type == pa.string() else numpy_of(column).tolist()
 
 
 class Tally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
+from eeve_axolotl.corpus.arrays import array_of, lists_of
 from eeve_axolotl.corpus.by_words import ByWords, reason_against
 from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer.spelling import spelling_of
@@ -46,8 +47,8 @@ class TokenCounter:
     def _state(self) -> dict[str, Any]:
         """The tokenizer's JSON."""
         file = self.directory / "tokenizer.json"
-        text = file.read_text(encoding="utf-8") if file.is_file() else self._tokenizer.to_str()
-        state: dict[str, Any] = json.loads(text)
+        text = file.read_bytes() if file.is_file() else self._tokenizer.to_str()
+        state: dict[str, Any] = orjson.loads(text)
         return {"added_tokens": [], "normalizer": None, "pre_tokenizer": None, **state}
 
     @cached_property
@@ -73,9 +74,9 @@ class TokenCounter:
         reason = reason_against(self._state)
         if reason:
             LOG.info("%s: whole texts are tokenized, since %s", self.directory, reason)
-            return None
-        counter = ByWords(self._state, self.base_vocab_size, self.new_tokens)
-        del self._state  # many objects; it is read again if it is asked for
+        counter = None if reason else ByWords(self._state, self.base_vocab_size, self.new_tokens)
+        _ = self._pieces  # all else that is ever asked of the state
+        del self._state  # many objects
         return counter
 
     @property
@@ -85,6 +86,10 @@ class TokenCounter:
 
     def pieces(self) -> list[str]:
         """The new tokens in the order of their ids, spelled as for a person: ▁ for the space before a word."""
+        return self._pieces
+
+    @cached_property
+    def _pieces(self) -> list[str]:
         read = spelling_of(self._state).read
         spelled = {number: read(token) for token, number in self._new(self._state["model"]["vocab"])}
         spelled |= {number: token for token, number in self._new(self._added)}
@@ -99,20 +104,21 @@ class TokenCounter:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def count(self, texts: Sequence[str]) -> dict[str, np.ndarray | pa.Array]:
+    def count(self, texts: Sequence[str]) -> dict[str, pa.Array]:
         """The columns bytes, tokens, new_tokens, ids and counts of `counts.SCHEMA` for `texts`."""
         counted = list(map(self._counted, texts))
         offsets = np.cumsum([0, *(len(new) for _, new, _ in counted)]).astype(np.int32)
         new, times = (
             np.concatenate([np.empty(0, np.int32), *(one[which] for one in counted)]) for which in (1, 2)
         )
-        return {
-            "bytes": np.array([len(text.encode()) for text in texts], np.int64),
-            "tokens": np.array([tokens for tokens, _, _ in counted], np.int64),
-            "new_tokens": np.array([times.sum() for _, _, times in counted], np.int64),
-            "ids": pa.ListArray.from_arrays(offsets, new),
-            "counts": pa.ListArray.from_arrays(offsets, times),
+        numbers = {
+            "bytes": [len(text.encode()) for text in texts],
+            "tokens": [tokens for tokens, _, _ in counted],
+            "new_tokens": [times.sum() for _, _, times in counted],
         }
+        kind = pa.list_(pa.int32())
+        lists = {"ids": lists_of(offsets, new, kind), "counts": lists_of(offsets, times, kind)}
+        return {name: array_of(values, pa.int64()) for name, values in numbers.items()} | lists
 
     def _counted(self, text: str) -> Counted:
         counted = self._by_words.count(text) if self._by_words else None

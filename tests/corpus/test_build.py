@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 import re
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.corpus import build as corpus
 from eeve_axolotl.corpus import steps
-from eeve_axolotl.corpus.manifest import check_recipe, held_out_file
+from eeve_axolotl.corpus.manifest import check_recipe, held_out_file, tokenizer_identity
 from eeve_axolotl.corpus.origin import what_changed
 from eeve_axolotl.corpus.plan import make_plan
 from eeve_axolotl.corpus.settings import CorpusSettings
@@ -75,6 +76,22 @@ def test_whole_run(settings):
     assert not list(output.parent.glob("*.unfinished"))
     report = (output / "README.md").read_text("utf-8")
     assert "| korean | coverage | 50.00% |" in report and (output / "new_tokens.png").stat().st_size
+
+
+def test_a_tokenizer_that_changes_is_another_one(tokenizer_directory, tmp_path):
+    file = tmp_path / "tokenizer.json"
+    text = (tokenizer_directory / "tokenizer.json").read_text("utf-8")
+    file.write_text(text, "utf-8")
+    before = tokenizer_identity(tmp_path)
+    assert before == tokenizer_identity(tokenizer_directory)
+    file.write_text(text.replace('"normalizer"', '"normaliser"'), "utf-8")
+    assert tokenizer_identity(tmp_path) != before
+
+
+def test_a_run_leaves_the_garbage_collector_as_it_was(settings):
+    before = gc.get_threshold(), gc.get_freeze_count()
+    corpus.build(settings())
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
 
 
 def test_table_of_new_tokens_counts_the_shards(settings, tokenizer_directory):

@@ -173,6 +173,21 @@ def alike() -> list[list[str]]:
     return [documents, near + odd + documents[10:15], []]
 
 
+@pytest.mark.parametrize("size", range(1, 10))
+def test_a_signature_is_the_least_modulo_the_prime_where_it_is_next_to_it(size):
+    prime = 2**61 - 1
+    edges = [prime - 1, prime, prime + 1, 2**62 - 2, 7 * 2**61 + prime - 1, 2**64 - 1, prime - 2, 0, 8]
+    rows = np.array(edges + edges[:size], np.uint64)
+    a, b = np.array([1, 1, 3, 2**61 - 2], np.uint64), np.array([0, 5, 1, 2**61 - 3], np.uint64)
+    for begin in range(len(edges)):
+        shingles = rows[begin : begin + size]
+        least = [
+            min((s * f + d) % 2**64 % prime for s in shingles.tolist())
+            for f, d in zip(a.tolist(), b.tolist(), strict=True)
+        ]
+        assert passages.signature(shingles, a, b).tolist() == least
+
+
 def test_signatures_and_pairs_are_datatroves_byte_for_byte(alike, tmp_path, monkeypatch):
     monkeypatch.setattr("eeve_axolotl.corpus.minhash._PART", 20)  # several parts
     monkeypatch.setattr("eeve_axolotl.corpus.minhash._AT_A_TIME", 7)

@@ -43,7 +43,11 @@ def text_of(points: np.ndarray) -> str:
 @cache
 def _everything() -> str:
     """Every character but the halves of surrogate pairs."""
-    return "".join(map(chr, (*range(0xD800), *range(0xE000, ALL))))
+    return text_of(_points_of_everything())
+
+
+def _points_of_everything() -> np.ndarray:
+    return np.concatenate([np.arange(0xD800, dtype=np.uint32), np.arange(0xE000, ALL, dtype=np.uint32)])
 
 
 def _where(characters: Iterable[str]) -> np.ndarray:
@@ -94,7 +98,7 @@ def small() -> np.ndarray:
     plain = _everything()
     for special in _SPECIAL:
         plain = plain.replace(chr(special), " ")
-    table[_where(_everything())] = points(plain.lower())
+    table[_points_of_everything()] = np.frombuffer(plain.lower().encode("utf-32-le"), np.uint32)
     table[_white()] = SEPARATOR
     table[_SPECIAL] = SPECIAL
     table.setflags(write=False)

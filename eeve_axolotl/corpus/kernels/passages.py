@@ -14,6 +14,7 @@ from eeve_axolotl.corpus.kernels.characters import CHARACTER, DECIMAL, DIGIT, SE
 from eeve_axolotl.tokenizer.kernels.words import write_character
 
 _NEW_LINE, _BLANK, _ZERO = 10, 32, 48
+_MERSENNE = np.uint64((1 << 61) - 1)
 
 
 @njit(nogil=True, cache=True)
@@ -88,23 +89,31 @@ def shingles(points, table, n):
     return runs, False
 
 
+@njit(inline="always")
+def _permuted(shingle, factor, addend):
+    """(shingle * factor + addend) modulo 2**61 - 1, the product and the sum modulo 2**64."""
+    value = shingle * factor + addend
+    value = (value & _MERSENNE) + (value >> np.uint64(61))
+    return min(value, value - _MERSENNE)
+
+
 @njit(nogil=True, cache=True)
 def signature(shingles, a, b):
     """MinHash: the least of each permutation of the shingles; all uint64, `a` and `b` one number for each permutation.
 
-    A permutation is (shingle * a + b) modulo 2**61 - 1, the product and the sum modulo 2**64.
+    What a permutation is, `_permuted` says.
     """
-    mersenne, shift = np.uint64((1 << 61) - 1), np.uint64(61)
-    least = np.empty(len(a), np.uint64)
-    for n in range(len(a)):
-        factor, addend = a[n], b[n]
-        smallest = mersenne
-        for shingle in shingles:
-            value = shingle * factor + addend
-            value = (value & mersenne) + (value >> shift)
-            value = min(value, value - mersenne)
-            smallest = min(smallest, value)
-        least[n] = smallest
+    least = np.full(len(a), _MERSENNE, np.uint64)
+    fours = len(shingles) - len(shingles) % 4  # so many at a time are faster
+    for k in range(0, fours, 4):
+        one, two, three, four = shingles[k], shingles[k + 1], shingles[k + 2], shingles[k + 3]
+        for n in range(len(a)):
+            first = min(_permuted(one, a[n], b[n]), _permuted(two, a[n], b[n]))
+            second = min(_permuted(three, a[n], b[n]), _permuted(four, a[n], b[n]))
+            least[n] = min(least[n], min(first, second))
+    for k in range(fours, len(shingles)):
+        for n in range(len(a)):
+            least[n] = min(least[n], _permuted(shingles[k], a[n], b[n]))
     return least
 
 

@@ -138,31 +138,25 @@ def tie(first, second):
     return tied
 
 
-@njit(inline="always")
-def _is_tied(first, second, tied):
-    bit = _pair(first, second)
-    return tied[bit >> np.uint64(3)] >> (bit & np.uint64(7)) & 1
+@njit(nogil=True, cache=True)
+def _cut(points, symbols, tied):
+    """The symbol of each character (int32), and where a word may begin or end (bool, one more): without a branch.
 
-
-@njit(inline="always")
-def _end_of_word(points, n, symbols, tied, word):
-    """Write the symbols of the word that begins at `n` into `word`, which has room for LONGEST.
-
-    Returns where it ends and how many they are: LONGEST for a word that is too long.
+    A processor that guesses wrong whether a word ends loses more time than all of this takes.
     """
-    size = 0
-    last = symbols[points[n]]
-    while size < LONGEST:
-        word[size] = last
-        size += 1
-        n += 1
-        if n == len(points):
-            break
-        symbol = symbols[points[n]]
-        if symbol < 0 or (len(tied) > 0 and not _is_tied(last, symbol, tied)):
-            break
-        last = symbol
-    return n, size
+    own = np.empty(len(points), np.int32)
+    for n in range(len(points)):
+        own[n] = symbols[points[n]]
+    cut = np.ones(len(points) + 1, np.bool_)
+    if len(tied) == 0:
+        for n in range(1, len(points)):
+            cut[n] = (own[n - 1] < 0) | (own[n] < 0)
+        return own, cut
+    for n in range(1, len(points)):
+        bit = _pair(own[n - 1], own[n])
+        is_tied = tied[bit >> np.uint64(3)] >> (bit & np.uint64(7)) & 1
+        cut[n] = (is_tied == 0) | (own[n - 1] < 0) | (own[n] < 0)
+    return own, cut
 
 
 @njit(nogil=True, cache=True)
@@ -178,30 +172,30 @@ def count(points, times, found, symbols, merges, makes, active, made, tied, firs
     Returns how many tokens there are and at which character it stopped: before the end where the memo has no room; or
     -1 and the character where a word begins that is too long.
     """
-    word, tokens, ranks = (
-        np.empty(LONGEST, np.int32),
-        np.empty(LONGEST, np.int32),
-        np.empty(LONGEST, np.int32),
-    )
+    tokens, ranks = np.empty(LONGEST, np.int32), np.empty(LONGEST, np.int32)
+    own, cut = _cut(points, symbols, tied)
     total, n = np.int64(0), 0
     while n < len(points):
-        symbol = symbols[points[n]]
-        if symbol < 0:
-            if symbol == NONE:
+        if own[n] < 0:
+            if own[n] == NONE:
                 total += _bytes(points[n])
             n += 1
             continue
-        end, size = _end_of_word(points, n, symbols, tied, word)
-        if size == LONGEST:
+        end = n + 1
+        while not cut[end]:
+            end += 1
+        size = end - n
+        if size >= LONGEST:
             return -1, n
+        word = own[n:end]
         one, other = _hashes(word, size)
         slot = _slot(one, other, rows)
         if rows[slot, 1] == 0:
             if used[0] >= len(rows) // 2 or used[1] + LONGEST > len(new):
                 return total, n
-            tokens[:size] = word[:size]
+            tokens[:size] = word
             left = merge(tokens, ranks, size, merges, makes, active, 0, made)
-            slot = remember(word[:size], tokens[:left], first_new, rows, new, used)
+            slot = remember(word, tokens[:left], first_new, rows, new, used)
         n = end
         has = rows[slot, 2]
         total += np.int64(has & np.uint64(0xFFFF))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Iterable, Iterator
 
@@ -17,6 +19,12 @@ from eeve_axolotl.errors import EEVEError
 # datatrove reports each task at length; only in a cluster job's own log is that of use.
 if "SLURM_JOB_ID" not in os.environ:
     logger.disable("datatrove")
+
+# datatrove opens three logs for each task, and for each of them loguru asks anew where Python's libraries are: 8 ms.
+with contextlib.suppress(ImportError, AttributeError):  # it is loguru's own, and may go
+    from loguru._better_exceptions import ExceptionFormatter
+
+    ExceptionFormatter._get_lib_dirs = staticmethod(functools.cache(ExceptionFormatter._get_lib_dirs))
 
 
 class Step(PipelineStep):

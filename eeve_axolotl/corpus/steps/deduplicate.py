@@ -8,18 +8,18 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
-import pyarrow.parquet as pq
 from datatrove.data import Document as DatatroveDocument
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup import MinhashDedupCluster
 
 from eeve_axolotl.corpus import duplicates as dup
+from eeve_axolotl.corpus.arrays import numpy_of
 from eeve_axolotl.corpus.inputs import texts_of
 from eeve_axolotl.corpus.minhash import MINHASH, Buckets, Signatures
 from eeve_axolotl.corpus.plan import HOLD_OUT, Plan, random_order
 from eeve_axolotl.corpus.steps.base import Step
-from eeve_axolotl.corpus.store import DOCUMENTS, Tally, Writer, records
+from eeve_axolotl.corpus.store import DOCUMENTS, Tally, Writer, records, table_of
 from eeve_axolotl.corpus.text import WORDS, normalise
 from eeve_axolotl.files import write_json
 
@@ -117,10 +117,10 @@ class Roles(Step):
     def work(self, rank: int) -> None:
         """Write an array of roles per piece."""
         plan = self.plan
-        tables = [pq.read_table(file, columns=["key", "group", "bytes"]) for file in plan.files("documents")]
+        tables = [table_of(file, ["key", "group", "bytes"]) for file in plan.files("documents")]
         first = [0, *itertools.accumulate(table.num_rows for table in tables)]
         key, group, size = (
-            np.concatenate([table[name].to_numpy() for table in tables]) for name in ("key", "group", "bytes")
+            np.concatenate([numpy_of(table[name]) for table in tables]) for name in ("key", "group", "bytes")
         )
         roles = np.where(dup.later_copies(key), COPY, TRAIN).astype(np.uint8)
         if plan.settings.deduplicate.near:

@@ -96,13 +96,14 @@ class Filter(Step):
         with Writer(self.plan.file(self.name, rank), DOCUMENTS, dictionary=False) as kept:
             for record in read_piece(piece, group):
                 text, origin = normalise(record.text), f"{record.file}:{record.line}"
-                size = len(text.encode())
+                spelled = text.encode()
+                size = len(spelled)
                 tally.add(name, "read", size)
                 reason = _first_objection(filters, DatatroveDocument(text, origin))
                 if reason:
                     tally.add(name, reason, size, text)
                     continue
-                kept.write({"text": text, "group": piece.group, "origin": origin, "key": 0, "bytes": size})
+                kept.write({"text": spelled, "group": piece.group, "origin": origin, "key": 0, "bytes": size})
                 lines.add(dup.line_hashes(text, shortest))
         lines.save(self.plan.file(self.name, rank, ""))
         write_json(self.plan.file(self.name, rank, ".json"), tally.as_json())

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from eeve_axolotl.corpus.arrays import array_of
 from eeve_axolotl.corpus.manifest import TRAIN, held_out_file
 from eeve_axolotl.corpus.plan import Plan
 from eeve_axolotl.corpus.publish import publish
 from eeve_axolotl.corpus.steps.base import Step
 from eeve_axolotl.corpus.steps.count import Score
-from eeve_axolotl.corpus.store import AT_A_TIME, Writer, records
+from eeve_axolotl.corpus.store import AT_A_TIME, Writer, records, table_of
 from eeve_axolotl.corpus.token_counter import TokenCounter
 
 OUTPUT = pa.schema(
@@ -106,8 +107,8 @@ class Shuffle(Step):
         """Write the shard `rank`; after the last one comes the held-out text."""
         plan = self.plan
         parts = (Split.part(plan, rank, piece) for piece in range(len(plan.pieces)))
-        tables = [pq.read_table(file) for file in parts if file.exists()]
-        documents = pa.concat_tables([PLACED.empty_table(), *tables]).combine_chunks()
+        tables = [table_of(file) for file in parts if file.exists()]
+        documents = pa.concat_tables(tables or [PLACED.empty_table()]).combine_chunks()
         del tables
         by = [(column, "ascending") for column in ("order", "origin", "part")]
         order = pc.sort_indices(documents, sort_keys=by)
@@ -116,7 +117,8 @@ class Shuffle(Step):
             self._write(Path(plan.staging, TRAIN, f"{rank:05d}.parquet"), documents, order)
             return
         for group in plan.groups:
-            of_group = order.filter(pc.equal(documents["group"].take(order), group))
+            is_of_group = pc.equal(documents["group"].take(order), array_of([group], pa.string())[0])
+            of_group = order.filter(is_of_group)
             self._write(held_out_file(plan.staging, group), documents, of_group)
 
     @staticmethod
