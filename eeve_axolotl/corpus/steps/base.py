@@ -24,7 +24,8 @@ if "SLURM_JOB_ID" not in os.environ:
 with contextlib.suppress(ImportError, AttributeError):  # it is loguru's own, and may go
     from loguru._better_exceptions import ExceptionFormatter
 
-    ExceptionFormatter._get_lib_dirs = staticmethod(functools.cache(ExceptionFormatter._get_lib_dirs))
+    _cached = staticmethod(functools.cache(ExceptionFormatter._get_lib_dirs))
+    setattr(ExceptionFormatter, "_get_lib_dirs", _cached)  # noqa: B010  mypy takes it for a method
 
 
 class Step(PipelineStep):
