@@ -246,7 +246,7 @@ def report(directory: str) -> None:
 )
 @click.option("--output", required=True, type=click.Path(file_okay=False), help="Where the model goes.")
 @click.option(
-    "--tokens", type=click.IntRange(1), default=100_000, show_default=True, help="Of text to count, at most."
+    "--tokens", type=click.IntRange(1), default=100_000, show_default=True, help="Of text to fit to, at most."
 )
 @click.option(
     "--max-length", type=click.IntRange(2), default=512, show_default=True, help="Tokens in a forward pass."
@@ -255,7 +255,7 @@ def report(directory: str) -> None:
 @click.option("--dtype", type=DTYPE, default="auto", show_default=True, help="The weights' type.")
 @told_plainly
 def start(base: str, tokenizer: str, texts: tuple[str, ...], output: str, **reading: Any) -> None:
-    """Write BASE with its new rows, the output rows as likely as their tokens are in text, for stage 1 to start from."""
+    """Write BASE with its new rows, the new output rows fitted to text, for stage 1 to start from."""
     from eeve_axolotl import calibration
 
     click.echo(calibration.told(calibration.start(base, tokenizer, texts, output, **reading), output))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,16 +44,24 @@ def build(settings: CorpusSettings) -> Path:
         for step in ("shards", "publish"):
             shutil.rmtree(plan.folder(step), ignore_errors=True)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the executors' workers are the parallelism
-    # What was imported stays, and rows that are read are no garbage: to look through them took a twentieth of the time.
-    gc.freeze()
-    often = gc.get_threshold()
+    with seldom_collected():
+        _run_chain(plan)
+    return output
+
+
+@contextlib.contextmanager
+def seldom_collected() -> Iterator[None]:
+    """What was imported stays, and rows that are read are no garbage: looking through them took a twentieth of the time."""
+    often, frozen = gc.get_threshold(), gc.get_freeze_count()
+    if not frozen:  # else a caller has frozen what it wants to stay so
+        gc.freeze()
     gc.set_threshold(_GARBAGE, *often[1:])
     try:
-        _run_chain(plan)
+        yield
     finally:
         gc.set_threshold(*often)
-        gc.unfreeze()
-    return output
+        if not frozen:
+            gc.unfreeze()
 
 
 def _run_chain(plan: Plan) -> None:

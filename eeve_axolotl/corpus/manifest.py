@@ -26,8 +26,7 @@ def tokenizer_identity(directory: str | Path) -> str:
     """
     file = Path(directory) / "tokenizer.json"
     if file.is_file():
-        there = file.stat()
-        return _of_file(file, (there.st_ino, there.st_mtime_ns, there.st_size))
+        return _of_file(file, hashlib.sha256(file.read_bytes()).hexdigest())
     from transformers import AutoTokenizer
 
     try:
@@ -41,8 +40,8 @@ def tokenizer_identity(directory: str | Path) -> str:
 
 
 @lru_cache(maxsize=8)
-def _of_file(file: Path, changed: tuple[int, ...]) -> str:
-    """The identity of the tokenizer in `file`, computed again where `changed` is another."""
+def _of_file(file: Path, content: str) -> str:
+    """The identity of the tokenizer in `file`, worked out once for a `content`, which is a hash."""
     return _of_state(read(file, FAST_TOKENIZER) or {})
 
 

@@ -11,7 +11,7 @@ from eeve_axolotl.settings import Settings
 
 
 class StartSettings(Settings):
-    """`axolotl eeve start` as a step: the base with its new rows, output rows as likely as their tokens are in text."""
+    """`axolotl eeve start` as a step: the base with its new rows, the output rows fitted to text."""
 
     base: str
     """The base model, without the new rows: a directory, or its name on the hub."""
@@ -24,7 +24,7 @@ class StartSettings(Settings):
     writes to train on, or without `corpus` the local `datasets` of the first run."""
 
     tokens: int = Field(default=100_000, gt=0)
-    """Of the texts to count, at most."""
+    """Of the texts to fit to, at most. States take this many times the model's width, in memory."""
 
     max_length: int = Field(default=512, gt=1)
     """Tokens in one forward pass."""
