@@ -38,6 +38,7 @@ class RatesMixin(FrozenRowsMixin):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The trainer's; bitsandbytes' optimisers load a state without a word to anyone, so it is looked at here too."""
+        assert self.optimizer is not None  # made before its state is loaded
         given = marks(self.optimizer)
         super()._load_optimizer_and_scheduler(checkpoint)
         check_marks(self.optimizer, given)
