@@ -12,7 +12,7 @@ from typing import Any
 
 from eeve_axolotl import kinds
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.files import read_json_if_there, sha256, write_json, writing
+from eeve_axolotl.files import LEFT_BY_A_KILL, read_json_if_there, sha256, write_json, writing
 
 # Beside a stage's weights.
 RECORD = "eeve_stage.json"  # written last: its presence says "done"
@@ -177,6 +177,20 @@ def record_merge(adapter: str | Path, merged: str | Path) -> bool:
     of_the_merge = {"merged_from": record["weights"], "weights": weights_sha256(merged)}
     write_json(merged / RECORD, {**record, **of_the_merge})
     return True
+
+
+def check_place_to_start(output: Path, key: str) -> None:
+    """Raise EEVEError if `output`, which `key` names, holds what `axolotl eeve start` did not write."""
+    if not output.exists():
+        return
+    there = [
+        each for each in output.iterdir() if each.name not in LEFT_BY_A_KILL and each.name != "lost+found"
+    ]
+    written = [output / START, *(output / name / START for name in LEFT_BY_A_KILL)]
+    if there and not any(each.exists() for each in written):
+        raise EEVEError(f"{key}: {output} holds something that this command did not write; choose another")
+    if (output / RECORD).exists():
+        raise EEVEError(f"{key}: {output} holds a model that a stage has trained since; choose another")
 
 
 def frozen_parts(record: Mapping[str, Any]) -> dict[str, bool]:

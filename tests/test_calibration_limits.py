@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Co
 
 from eeve_axolotl import calibration, embeddings, files
 from eeve_axolotl.calibration import command
+from eeve_axolotl.calibration.states import check_logits
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import load
 from eeve_axolotl.evaluation.scoring import with_bos
@@ -66,6 +67,70 @@ SCALED = {
         "lm_head_multiplier": 0.125, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8,
     },
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["recurrent_gemma", "mpt"])
+def test_caps_and_factors_of_other_names_are_known_or_known_to_be_without_effect(kind):
+    of_its_own = {
+        "recurrent_gemma": {"logits_soft_cap": 2.0, "lru_width": 16, "attention_window_size": 8},
+        "mpt": {"logit_scale": "inv_sqrt_d_model", "d_model": 16, "n_layers": 1},  # not read by transformers
+    }[kind]
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = AutoConfig.for_model(kind, **{**sizes, **of_its_own}, pad_token_id=0, tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.get_output_embeddings().weight.data.mul_(100)
+    check_logits(model, calibration.logits_of(config))
+    assert calibration.logits_of(config).cap == (2.0 if kind == "recurrent_gemma" else None)
+
+
+def test_a_model_that_does_what_is_not_known_to_its_logits_is_refused(ground):  # noqa: F811
+    model, words = plain(ground)
+    forward = type(model).forward
+
+    def other(*given, **keys):
+        made = forward(model, *given, **keys)
+        made.logits = made.logits * 0.5
+        return made
+
+    model.forward = other
+    with pytest.raises(EEVEError, match="LlamaForCausalLM does something to its logits"):
+        calibration.calibrate(model, words, SMALL, iter([("학교는",)] * 9), tokens=99, max_length=64)
+
+
+def test_text_without_any_new_token_is_refused(ground, tmp_path):  # noqa: F811
+    (tmp_path / "english.jsonl").write_text((json.dumps({"text": "the school is quiet"}) + "\n") * 9)
+    with pytest.raises(EEVEError, match="none of 24 new tokens comes in the .* tokens of text"):
+        begin(ground, tmp_path / "out", texts=[str(tmp_path / "english.jsonl")])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("what", ["a row that only text to fit to has", "a norm of 0"])
+def test_states_that_no_row_can_be_fitted_to_are_told(ground, what):  # noqa: F811
+    model, words = plain(ground)
+    if what == "a norm of 0":
+        model.model.norm.weight.data.zero_()
+    else:
+        model.get_input_embeddings().weight.data[words("z", add_special_tokens=False).input_ids[-1]] = float(
+            "nan"
+        )
+    texts = [("z z 학교는 조용하다",), *[("학교는 조용하다",)] * 8]
+    with pytest.raises(EEVEError, match="not finite, or 0 everywhere; give --dtype float32"):
+        calibration.calibrate(model, words, SMALL, iter(texts), tokens=999, max_length=64)
+
+
+def test_ids_without_a_token_have_the_same_rows_each_time(ground, tmp_path):  # noqa: F811
+    shutil.copytree(ground / "tokenizer", tmp_path / "holes")
+    path = tmp_path / "holes" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] += 5
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    drawn = torch.random.get_rng_state()
+    one = load(ground / "base", tmp_path / "holes")[0].state_dict()
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    torch.rand(3)
+    other = load(ground / "base", tmp_path / "holes")[0].state_dict()
+    assert all(torch.equal(each, other[name]) for name, each in one.items())
 
 
 @pytest.mark.parametrize("kind", SCALED)

@@ -11,8 +11,8 @@ from eeve_axolotl.calibration.output_rows import Calibrated, calibrate
 from eeve_axolotl.calibration.states import documents
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import load
-from eeve_axolotl.files import LEFT_BY_A_KILL, check_writable, replacing, write_json
-from eeve_axolotl.records import MARK, RECORD, START, is_ours
+from eeve_axolotl.files import check_writable, replacing, write_json
+from eeve_axolotl.records import MARK, START, check_place_to_start, is_ours
 from eeve_axolotl.tokenizer_files import travel_with_tokenizers
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import id_count, manifest_base_size, resolve, tokenizer_beside
@@ -86,16 +86,7 @@ def _check_output(output: Path, base: str, tokenizer: str) -> None:
     for given in (base, tokenizer):
         if output.resolve() == Path(given).resolve():
             raise EEVEError(f"--output: {output} is {given}, which is read; choose another")
-    if not output.exists():
-        return
-    there = [
-        each for each in output.iterdir() if each.name not in LEFT_BY_A_KILL and each.name != "lost+found"
-    ]
-    written = [output / START, *(output / name / START for name in LEFT_BY_A_KILL)]
-    if there and not any(each.exists() for each in written):
-        raise EEVEError(f"--output: {output} holds something that this command did not write; choose another")
-    if (output / RECORD).exists():
-        raise EEVEError(f"--output: {output} holds a model that a stage has trained since; choose another")
+    check_place_to_start(output, "--output")
 
 
 def _check_extends(base: str, tokenizer: str, words, base_size: int) -> None:

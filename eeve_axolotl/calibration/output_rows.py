@@ -12,7 +12,7 @@ import torch
 from eeve_axolotl import embeddings
 from eeve_axolotl.calibration import regression
 from eeve_axolotl.calibration.regression import Fit, Head, Level, Logits
-from eeve_axolotl.calibration.states import HELD_OUT, States, read, read_document
+from eeve_axolotl.calibration.states import HELD_OUT, States, check_logits, read, read_document
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import within_context
 from eeve_axolotl.evaluation.scoring import score, with_bos
@@ -26,7 +26,12 @@ ALL, FIRST_SUBWORD, FIRST_CHARACTER, OWN = 100.0, 300.0, 300.0, 300.0
 MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon-H1, Muse
 DIVISOR = "logits_scaling"  # Granite
 MULTIPLIED_BY_DIVISOR = ("hyperclovax",)  # model types that have Granite's key and multiply by it
-CAP = "final_logit_softcapping"  # Gemma-2
+CAPS = (
+    "final_logit_softcapping",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+)  # Gemma 2, RecurrentGemma, xLSTM
+WITHOUT_EFFECT = ("mpt",)  # model types of which transformers reads none of these keys
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,13 @@ def new_rows(tokenizer, base_size: int) -> NewRows:
 def logits_of(config) -> Logits:
     """What the model does to its head's products."""
     config = config.get_text_config()
+    if config.model_type in WITHOUT_EFFECT:
+        return Logits()
     factor = math.prod(float(getattr(config, name, None) or 1.0) for name in MULTIPLIERS)
     divisor = float(getattr(config, DIVISOR, None) or 1.0)
     multiplied = config.model_type in MULTIPLIED_BY_DIVISOR
-    return Logits(factor * divisor if multiplied else factor / divisor, getattr(config, CAP, None))
+    caps = (getattr(config, name, None) for name in CAPS)
+    return Logits(factor * divisor if multiplied else factor / divisor, next(filter(None, caps), None))
 
 
 def calibrate(
@@ -104,11 +112,13 @@ def calibrate(
     """
     model.eval()
     max_length = within_context(model, max_length)
-    head, ids = model.get_output_embeddings(), id_count(tokenizer)
+    head, ids, logits = model.get_output_embeddings(), id_count(tokenizer), logits_of(model.config)
+    check_logits(model, logits)
     states, apart = (States.none(ids, head.weight.shape[1]) for _ in range(2))
     held = read(model, tokenizer, texts, states, tokens, max_length)
     if not (held and states.number):
         raise EEVEError(f"there is too little text to choose on; give {HELD_OUT} documents and more of each")
+    new = new_rows(tokenizer, base_size)
 
     def bits() -> float:
         return score(model, tokenizer, held, max_length=max_length).bits_per_byte
@@ -116,14 +126,14 @@ def calibrate(
     before = bits()
     if not math.isfinite(before):
         raise EEVEError(f"the model gives text {before} bits per byte; it is broken: take another copy")
+    _check_text(states, new)
     for text in held:
         read_document(model, with_bos(tokenizer, text)[: tokens - apart.number + 1], apart, max_length)
-    new = new_rows(tokenizer, base_size)
     weight, bias = head.weight.data, None if getattr(head, "bias", None) is None else head.bias.data
     kept = [None if each is None else each[new.ids].clone() for each in (weight, bias)]
     rule: str | None
     with torch.autocast(weight.device.type, enabled=False):
-        within = Head(torch.tensor(new.ids), weight, bias, logits_of(model.config))
+        within = Head(torch.tensor(new.ids), weight, bias, logits)
         rule, passes = _set_best(within, new, states, apart)
     after = bits()
     if not after < before:
@@ -133,6 +143,21 @@ def calibrate(
                 each[new.ids] = rows
     seen = int((states.counts[new.ids] > 0).sum())
     return Calibrated(before, after, rule, states.number, apart.number, seen, len(new.ids), passes)
+
+
+def _check_text(states: States, new: NewRows) -> None:
+    """Raise EEVEError where rows cannot be fitted to what was read."""
+    moments = states.moments
+    if not (torch.isfinite(moments).all() and moments.trace() > 0):
+        raise EEVEError(
+            "what the model's layers make of the text is not finite, or 0 everywhere; give --dtype float32 or, if that "
+            "does not help, another copy of the model"
+        )
+    if not states.counts[new.ids].any():
+        raise EEVEError(
+            f"none of {len(new.ids):,} new tokens comes in the {states.number:,} tokens of text that were read; give text "
+            "of the language that the tokenizer was extended for, or more of it"
+        )
 
 
 def _set_best(head: Head, new: NewRows, states: States, apart: States) -> tuple[str, int]:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 import torch
 
+from eeve_axolotl.calibration.regression import Logits
+from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.scoring import stream_texts, windows_of, with_bos
 
 HELD_OUT = 5  # every so many documents of each text are for choosing, and are not learned from
 RIDGE = 1e-3  # of the mean of the states' second moments
+ROUNDING = 0.02  # of the largest logit: that of bf16, some times over
 
 
 @dataclass
@@ -65,6 +68,25 @@ class States:
 def documents(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """A document of each text at a time, empty ones left out, until the first text has no more."""
     return zip(*(filter(None, stream_texts(each)) for each in texts), strict=False)
+
+
+@torch.no_grad()
+def check_logits(model, logits: Logits) -> None:
+    """Raise EEVEError if `logits` is not what the model makes of its head's products."""
+    products: list[torch.Tensor] = []
+    hook = model.get_output_embeddings().register_forward_hook(lambda *given: products.append(given[2]))
+    try:
+        made = model(input_ids=torch.arange(8, device=model.device)[None], use_cache=False).logits.float()
+    finally:
+        hook.remove()
+    apart = torch.inf
+    if products and products[0].shape == made.shape:
+        apart = (logits.of(products[0].float()) - made).abs().max().item()
+    if apart > ROUNDING * made.abs().max().item():  # not so where they are not finite
+        raise EEVEError(
+            f"{type(model).__name__} does something to its logits that is not known here, so output rows cannot be fitted "
+            "to text; leave this step out: stage 1 starts rows of its own"
+        )
 
 
 @torch.no_grad()

@@ -70,7 +70,11 @@ def _set_missing_rows(loaded, words, model: str | Path, tokenizer: str | Path, o
     if start >= size:
         return
     if size > rows:
-        loaded.resize_token_embeddings(size, mean_resizing=False)
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # an id without a token gets a row that is drawn: the same each time
+            torch.random.default_generator.manual_seed(0)
+            loaded.resize_token_embeddings(size, mean_resizing=False)
     embeddings.initialise(loaded, words, base, start, output_rows)
     setattr(loaded.config, MARK, {"base_vocab_size": base, "vocab_size": size})
 

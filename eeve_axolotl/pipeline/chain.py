@@ -74,6 +74,7 @@ class Chain:
                 self.forget_from(begin)
             self.check_unchanged()
             if start:
+                start.check_place()
                 start.check_matrices()
             tasks = list(self.tasks.in_order())
             ahead = [task for task in tasks if task.trains and not task.done]

@@ -16,7 +16,15 @@ from eeve_axolotl.paths import matching
 from eeve_axolotl.pipeline.corpus_step import CorpusStep
 from eeve_axolotl.pipeline.runs import Run, changes
 from eeve_axolotl.pipeline.settings import StartSettings
-from eeve_axolotl.records import CORPUS_MANIFEST, START, START_RECORD, START_STATE, read, weights_sha256
+from eeve_axolotl.records import (
+    CORPUS_MANIFEST,
+    START,
+    START_RECORD,
+    START_STATE,
+    check_place_to_start,
+    read,
+    weights_sha256,
+)
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.sources import Source
 from eeve_axolotl.sources.files import as_what
@@ -96,9 +104,19 @@ class StartStep:
                 raise EEVEError(
                     f"start: its output {self.output} is {what}; choose another, and that base_model"
                 )
+        for what, place in taken.items():  # made before it; on the hub there is no place
+            if _within(place, self.output) and (place != self.base or Path(place).exists()):
+                raise EEVEError(
+                    f"start: its output {self.output} has {what}, {place}, in it; choose another, and that base_model"
+                )
         for problem in self._keys_without_effect():
             raise EEVEError(f"start: {first.config} {problem}")
         self._check_texts(held_out)
+
+    def check_place(self) -> None:
+        """Raise EEVEError if the model is to be made in a place that holds something else."""
+        if not self.done:
+            check_place_to_start(self.output, "start: output")
 
     def check_matrices(self) -> None:
         """Raise EEVEError if the base has one matrix for both embeddings and gets no second; not where nobody knows."""

@@ -18,7 +18,7 @@ proof, `rates` gives a matrix a learning rate of its own, and `training` is what
 from eeve_axolotl.rows.checksums import Fingerprint, FrozenMovedError, fingerprint
 from eeve_axolotl.rows.freezing import FrozenRows, freeze, optimizer_state_bytes
 from eeve_axolotl.rows.masks import MatrixMask, RowMask, row_count, row_mask, untie
-from eeve_axolotl.rows.rates import give_rates
+from eeve_axolotl.rows.rates import check_marks, give_rates, marks
 from eeve_axolotl.rows.training import FrozenRowsMixin
 
 __all__ = [
@@ -28,9 +28,11 @@ __all__ = [
     "FrozenRowsMixin",
     "MatrixMask",
     "RowMask",
+    "check_marks",
     "fingerprint",
     "freeze",
     "give_rates",
+    "marks",
     "optimizer_state_bytes",
     "row_count",
     "row_mask",

@@ -13,6 +13,7 @@ from eeve_axolotl.rows.freezing import FrozenRows
 
 # What a group keeps besides `lr` that is a learning rate: a scheduler's peak, and the peak that AdamC measures decay by.
 _ALSO_RATES = ("initial_lr", "max_lr")
+_MARK = "eeve_rate"  # of a group that has a rate of its own: whose, and its peak. A saved state of groups keeps it
 
 
 def give_rates(optimizer: torch.optim.Optimizer, frozen: FrozenRows, rates: Mapping[str, float]) -> None:
@@ -48,7 +49,7 @@ def give_rates(optimizer: torch.optim.Optimizer, frozen: FrozenRows, rates: Mapp
             if own:
                 found.update(map(id, own))
                 group["params"] = [each for each in group["params"] if id(each) not in held[role]]
-                split.append(_alike(group, own, rate))
+                split.append(_alike(group, own, rate) | {_MARK: f"{role} {rate:g}"})
         groups += [group] if group["params"] else []
         groups += split
     for role in rates:
@@ -58,6 +59,27 @@ def give_rates(optimizer: torch.optim.Optimizer, frozen: FrozenRows, rates: Mapp
                 "their own; set another optimizer, or remove that rate"
             )
     optimizer.param_groups[:] = groups
+    given = marks(optimizer)
+    optimizer.register_load_state_dict_post_hook(lambda loaded: check_marks(loaded, given))
+
+
+def marks(optimizer: torch.optim.Optimizer) -> list[str | None]:
+    """By group, whose rate `give_rates` gave it, and which; None where it has the others'."""
+    return [group.get(_MARK) for group in optimizer.param_groups]
+
+
+def check_marks(optimizer: torch.optim.Optimizer, given: list[str | None]) -> None:
+    """Raise EEVEError if a state that was loaded is of groups with other rates than those with the marks `given`.
+
+    Groups are known by their place, so one matrix would go on with the other's momenta, and at the rate that was saved.
+    """
+    loaded = marks(optimizer)
+    if loaded != given:
+        saved, now = (", ".join(filter(None, each)) or "none" for each in (loaded, given))
+        raise EEVEError(
+            f"the checkpoint's learning rates of one embedding matrix are others ({saved}) than the stage's ({now}); put "
+            "`input_learning_rate` and `output_learning_rate` back as they were, or start the stage without the checkpoint"
+        )
 
 
 def _alike(group: Mapping[str, Any], parameters: list[torch.nn.Parameter], rate: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 
 from eeve_axolotl.args import ScheduledStage
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.rows import FrozenRowsMixin, give_rates
+from eeve_axolotl.rows import FrozenRowsMixin, check_marks, give_rates, marks
 from eeve_axolotl.run import StageRun
 
 
@@ -35,6 +35,13 @@ class RatesMixin(FrozenRowsMixin):
             self._first_peak = float(optimizer.param_groups[0]["lr"])
             self.eeve_run.record["learning_rates"] = {"others": self.args.learning_rate, **rates}
         return optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The trainer's; bitsandbytes' optimisers load a state without a word to anyone, so it is looked at here too."""
+        assert self.optimizer is not None  # made before its state is loaded
+        given = marks(self.optimizer)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        check_marks(self.optimizer, given)
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """What the trainer logs, where `learning_rate` is the stage's, and beside it those of the matrices."""

@@ -256,6 +256,9 @@ def test_killed_between_the_model_and_the_chains_note_of_it_it_is_done_and_known
     ({"start": {"output": "words"}}, {"base_model": "words", "tokenizer_config": "words"}, "words is the tokenizer"),
     ({"start": {"output": "out3"}}, {"base_model": "out3"}, "out3 is output_dir of stage3.yml"),
     ({"start": {"output": "pipeline"}}, {"base_model": "pipeline"}, "pipeline is the pipeline's output"),
+    ({"start": {"output": "place"}}, {"base_model": "place", "tokenizer_config": "place/words"},
+     "output place has the tokenizer, place/words, in it"),
+    ({"start": {"output": "."}}, {"base_model": "."}, "output . has the base, base, in it"),
     ({"start": {"texts": ["nothing.jsonl"]}}, {}, "there is no text in nothing.jsonl"),
     ({"start": {"texts": ["empty"]}}, {}, "there is no text in empty"),
     ({"start": {"texts": ["held_out.jsonl"]}}, {}, "has the text Korean in it, which is evaluated on"),
@@ -272,6 +275,18 @@ def test_what_cannot_fit_is_refused_before_any_work(keys, of_the_run, told):
     change(**of_the_run)
     with pytest.raises(EEVEError, match=told):
         whole(**keys)
+
+
+def test_a_place_that_holds_something_else_is_refused_before_any_work_and_kept():
+    Path("started").mkdir()
+    whole().tasks.start.check_place()
+    Path("started/thesis.txt").write_text("mine")
+    launcher = Starting()
+    with pytest.raises(
+        EEVEError, match="start: output: started holds something that this command did not write"
+    ):
+        whole(launcher).run()
+    assert launcher.commands == [] and Path("started/thesis.txt").read_text() == "mine"
 
 
 def test_a_base_of_one_matrix_is_refused_before_any_work_if_it_gets_no_second():

@@ -208,3 +208,31 @@ def test_a_resumed_run_with_rates_ends_at_the_same_bits(name, tmp_path):
         train(model, optimizer, data[3:])
     expected, found = snapshot(whole), snapshot(model)
     assert all(torch.equal(expected[each], found[each]) for each in expected)
+
+
+CHANGES = [
+    ({"input_embeddings": 2e-2}, {"output_embeddings": 1e-3}),  # two groups in both, the other way round
+    ({"input_embeddings": 2e-2}, RATES),
+    (RATES, {**RATES, "input_embeddings": 3e-2}),  # the saved rate would stay
+    (RATES, RATES),
+]
+
+
+@pytest.mark.parametrize("before, now", CHANGES)
+def test_a_checkpoint_with_other_rates_is_refused_and_not_one_matrixs_momenta_given_to_the_other(before, now):
+    def start(rates):
+        model = tiny_model()
+        frozen = rows.freeze(model, mask_for(model, 3))
+        optimizer = frozen.protect(adamw(model))
+        rows.give_rates(optimizer, frozen, rates)
+        return model, optimizer
+
+    model, optimizer = start(before)
+    train(model, optimizer, batches(2))
+    saved = optimizer.state_dict()
+    optimizer = start(now)[1]
+    if before == now:
+        optimizer.load_state_dict(saved)
+    else:
+        with pytest.raises(EEVEError, match="learning rates of one embedding matrix are others .*0.02"):
+            optimizer.load_state_dict(saved)
