@@ -8,6 +8,7 @@ import statistics
 from benchmarks.ablation_report import LANGUAGES, interval, plus_minus, verdict
 
 HEURISTIC = "heuristic"
+DEFAULT = "fitted"  # what a project of `axolotl eeve init` begins with
 DEFAULT_ROAD = "heuristic, one rate: 1, 2, 3"  # what the recipes do today
 WITHIN = 1.05  # times the base's Korean bits per byte: what a road shall reach
 
@@ -26,7 +27,7 @@ def report(lines: list[dict]) -> dict:
         print_starts(name, of)
         of |= roads(name, lines)
     real = found.get("smollm2") or {"base": None, "start": {}, "to_105_percent": {}, "after": {}}
-    return {**real, "default": HEURISTIC, "by_base": found}
+    return {**real, "default": DEFAULT, "by_base": found}
 
 
 def print_starts(name: str, of: dict) -> None:
@@ -39,11 +40,11 @@ def print_starts(name: str, of: dict) -> None:
 
 
 def roads(base: str, lines: list[dict]) -> dict:
-    """Figures after each road, for each number of steps; those of the most steps with the default road first.
+    """Figures after each road: those of the number of steps that most roads have, and of each number in `by_steps`.
 
     Of a road: its figures over the seeds, the FLOPs at which it first comes near the base, and what it is against the
     default. The nearness is read off the curves, so on the watched documents of the part for choosing; their mean over the
-    seeds.
+    seeds. A road that does not come there in so many steps may in more.
     """
     of_base = [line for line in lines if line["base"] == base]
     runs: dict[int, dict[str, dict[int, dict]]] = {}
@@ -61,8 +62,12 @@ def roads(base: str, lines: list[dict]) -> dict:
     by_steps = {
         steps: of_steps(some, WITHIN * itself["choose_korean"]) for steps, some in sorted(runs.items())
     }
-    with_default = [steps for steps, some in runs.items() if DEFAULT_ROAD in some]
-    return {**by_steps[max(with_default or runs)], "by_steps": by_steps}
+    chosen = by_steps[max(runs, key=lambda steps: (DEFAULT_ROAD in runs[steps], len(runs[steps]), steps))]
+    near: dict[str, float | None] = {}
+    for steps in sorted(runs):
+        for name, flops in by_steps[steps]["to_105_percent"].items():
+            near[name] = flops if near.get(name) is None else near[name]
+    return {**chosen, "to_105_percent": near, "by_steps": by_steps}
 
 
 def of_steps(runs: dict[str, dict[int, dict]], goal: float) -> dict:
