@@ -38,10 +38,10 @@ class RatesMixin(FrozenRowsMixin):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The trainer's; bitsandbytes' optimisers load a state without a word to anyone, so it is looked at here too."""
-        assert self.optimizer is not None  # made before its state is loaded
-        given = marks(self.optimizer)
+        given = marks(self.optimizer) if checkpoint and self.optimizer else []
         super()._load_optimizer_and_scheduler(checkpoint)
-        check_marks(self.optimizer, given)
+        if checkpoint and self.optimizer:
+            check_marks(self.optimizer, given)
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """What the trainer logs, where `learning_rate` is the stage's, and beside it those of the matrices."""
