@@ -175,7 +175,9 @@ def cost_of_reading(rule: str, base: Base, model, start: int) -> float:
 def fitted_rows(base: Base, model, tokenizer, start: int) -> None:
     """Set the new output rows as `axolotl eeve start` does, of the part of the text for training."""
     texts = zip(documents("korean", "fit"), documents("english", "fit"), strict=False)
-    head = model.get_output_embeddings().requires_grad_(False)  # autocast would keep a copy of its rows as they were
+    head = model.get_output_embeddings().requires_grad_(
+        False
+    )  # autocast would keep a copy of its rows as they were
     with torch.autocast("cpu", torch.bfloat16, enabled=base.bfloat16):
         found = calibrate(model, tokenizer, start, texts, tokens=base.fit_tokens, max_length=new_rows.LENGTH)
     head.requires_grad_(True)
