@@ -87,7 +87,8 @@ def base_of(arguments):
     from benchmarks.ablation_bases import Base
 
     if arguments.base == "real":
-        return Base("real", arguments.directory, bfloat16=True, length=512, documents=60, watched=6)
+        shape = {"length": 512, "documents": 60, "watched": 6}
+        return Base("real", arguments.directory, bfloat16=True, fit_tokens=48_000, **shape)
     if arguments.base == "toy":
         return Base("toy", arguments.directory, length=64, lora_rank=2, documents=4, watched=2)
     return Base("small", arguments.directory)

@@ -72,6 +72,7 @@ def all_arms() -> dict[str, Arm]:
         arms.append(replace(seven, name=f"seven without {left_out}", stages=rest))
     for rule in ("mean", "first_subword", "share", "fitted"):
         arms += [replace(each, name=f"{each.name}, {rule}", output=rule) for each in (seven, short)]
+    arms.append(replace(alone, name="6 alone, fitted", output="fitted"))
     for share, words in ((0.0, "no English"), (1 / 3, "a third English")):
         arms += [replace(each, name=f"{each.name}, {words}", english=share) for each in (seven, alone)]
     arms.append(replace(seven, name="seven, one text", new_text=False))

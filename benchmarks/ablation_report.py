@@ -41,6 +41,13 @@ QUESTIONS = [
         for rule in ("mean", "first_subword", "share", "fitted")
         for of in ("seven", "3 then 6")
     ),
+    ("Does the start `fitted` pay in 6 alone?", "6 alone, fitted", "6 alone"),
+    ("Does extension pay, with one stage and the start `fitted`?", "6 alone, fitted", "no extension"),
+    (
+        "Do seven stages pay, against stage 6 alone, with the start `fitted`?",
+        "seven, fitted",
+        "6 alone, fitted",
+    ),
     *(
         (f"Does {words} in the text pay in {of}?", f"{of}, {words}", of)
         for words in ("no English", "a third English")
