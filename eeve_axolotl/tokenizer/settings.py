@@ -47,7 +47,7 @@ class TokenizerSettings(Settings):
 
     weigh_words_by: Literal["count", "domain"] = "count"
     """What a word counts for when tokens are chosen: `count`, how often it occurs; `domain`, where each entry of `corpus` is
-    a domain and none decides alone: the sum over domains of (its share of the domain's words) ^ 0.75 times the root of the
+    a domain and none decides alone: the sum over domains of (its share of the domain's words) ^ 0.85 times the root of the
     domain's size. The threshold and all counts that are told are occurrences either way. Ours: EEVE says nothing of it."""
 
     share_fragments: bool = False

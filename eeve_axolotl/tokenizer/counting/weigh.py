@@ -19,7 +19,7 @@ from eeve_axolotl.tokenizer.counting.parts import disk_errors
 if TYPE_CHECKING:
     import duckdb
 
-POWER = 0.75
+POWER = 0.85
 # A corpus of fewer words is weighed as if it had more, up to _MOST times as many: whole numbers would be too coarse.
 _ENOUGH, _MOST = 40_000_000, 8
 _FINE = 1 << 20  # sums of whole numbers are the same in any order
