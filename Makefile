@@ -59,7 +59,7 @@ next-axolotl:  ## what another version of Axolotl breaks, in sentences: make nex
 versions:  ## docs/versions.md's table, of the files that runs of the tests wrote: make versions RESULTS='a.json b.json'
 	$(PYTHON) tools/versions_table.py $(RESULTS)
 
-test-fast: $(VENV)/ready  ## what needs no training, no second process and no megabytes of text: at most 90 seconds
+test-fast: $(VENV)/ready  ## what needs no training, no second process and no megabytes of text
 	$(BIN)/python -m pytest $(BY_FILE) -m 'not e2e and not slow'
 
 lint: style types rules site  ## all four

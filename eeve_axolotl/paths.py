@@ -11,6 +11,11 @@ from pathlib import Path
 _ANY_DEPTH = "**"
 
 
+def same_place(one: str | Path, other: str | Path) -> bool:
+    """Whether both paths lead to one place."""
+    return Path(one).resolve() == Path(other).resolve()
+
+
 def files_below(root: str | Path) -> Iterator[Path]:
     """The files in a directory and those below it that are not hidden."""
     for directory, names in _directories(str(root)):

@@ -35,7 +35,7 @@ def start(
         base: directory or hub name of the base model, without the new rows.
         tokenizer: of ours, extended.
         texts: files or directories of text as the stages will read it, the base's languages included.
-        tokens: how many to count, at most; of a document to choose on, as many characters.
+        tokens: how many to fit to, at most; of a document to choose on, as many characters.
         max_length: tokens of a forward pass.
         untie: give a model whose embeddings are one matrix a second.
 

@@ -26,11 +26,8 @@ ALL, FIRST_SUBWORD, FIRST_CHARACTER, OWN = 100.0, 300.0, 300.0, 300.0
 MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon-H1, Muse
 DIVISOR = "logits_scaling"  # Granite
 MULTIPLIED_BY_DIVISOR = ("hyperclovax",)  # model types that have Granite's key and multiply by it
-CAPS = (
-    "final_logit_softcapping",
-    "logits_soft_cap",
-    "output_logit_soft_cap",
-)  # Gemma 2, RecurrentGemma, xLSTM
+# Gemma 2, RecurrentGemma, xLSTM
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 WITHOUT_EFFECT = ("mpt",)  # model types of which transformers reads none of these keys
 
 

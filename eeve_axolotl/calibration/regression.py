@@ -139,11 +139,8 @@ class Fit:
         factor = torch.linalg.cholesky(moments.double())
         unit = torch.eye(width, dtype=factor.dtype)
         self._whitening = torch.linalg.solve_triangular(factor, unit, upper=False).float().to(device)
-        groups = [each.group.to(device) for each in levels]
-        self._groups = groups
-        self.corrections = [torch.zeros(int(each.max()) + 1, width, device=device) for each in groups]
-        for each in self.corrections:
-            each.grad = torch.zeros_like(each)
+        self._groups = [each.group.to(device) for each in levels]
+        self.corrections = [torch.zeros(int(each.max()) + 1, width, device=device) for each in self._groups]
         self._search = torch.optim.LBFGS(
             self.corrections, max_iter=ITERATIONS, history_size=HISTORY, line_search_fn="strong_wolfe"
         )

@@ -70,9 +70,8 @@ def _set_missing_rows(loaded, words, model: str | Path, tokenizer: str | Path, o
     if start >= size:
         return
     if size > rows:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # an id without a token gets a row that is drawn: the same each time
+        # An id without a token gets a row that is drawn: the same each time.
+        with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(0)
             loaded.resize_token_embeddings(size, mean_resizing=False)
     embeddings.initialise(loaded, words, base, start, output_rows)

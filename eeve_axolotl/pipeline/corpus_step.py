@@ -9,6 +9,7 @@ from eeve_axolotl.corpus.manifest import check_length, held_out_file, paths_read
 from eeve_axolotl.corpus.origin import local_sources, what_changed
 from eeve_axolotl.corpus.settings import CorpusSettings
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.paths import same_place
 from eeve_axolotl.pipeline.runs import Run
 from eeve_axolotl.records import CORPUS_MANIFEST
 from eeve_axolotl.settings import read_yaml
@@ -30,7 +31,7 @@ class CorpusStep:
 
     def makes(self, path: str) -> bool:
         """Whether `path` is held-out text that the corpus will have."""
-        return any(_same(path, held_out_file(self.output, group)) for group in self.settings.mix)
+        return any(same_place(path, held_out_file(self.output, group)) for group in self.settings.mix)
 
     def held_out(self) -> str:
         """The files of held-out text that it has, for a sentence."""
@@ -91,13 +92,13 @@ class CorpusStep:
 
     def _check_tokenizer(self, runs: list[Run], config: str | None) -> None:
         wanted = self.settings.tokenizer
-        if config and not _same(built := read_yaml(config, TokenizerSettings).output, wanted):
+        if config and not same_place(built := read_yaml(config, TokenizerSettings).output, wanted):
             raise EEVEError(
                 f"corpus: {self.config} is made with the tokenizer {wanted}, but {config} builds {built}; use one in both"
             )
         for run in runs:
             theirs = run.cfg.get("tokenizer_config") or run.cfg["base_model"]
-            if not _same(theirs, wanted):
+            if not same_place(theirs, wanted):
                 raise EEVEError(
                     f"corpus: {self.config} is made with the tokenizer {wanted}, but {run.config} trains with {theirs}; "
                     "use one in both"
@@ -105,7 +106,3 @@ class CorpusStep:
 
     def _is_in_it(self, path: str) -> bool:
         return Path(path).absolute().is_relative_to(self.output.absolute())
-
-
-def _same(one: str | Path, other: str | Path) -> bool:
-    return Path(one).resolve() == Path(other).resolve()

@@ -12,7 +12,7 @@ from eeve_axolotl.args import InitSettings
 from eeve_axolotl.checks import is_local_path
 from eeve_axolotl.corpus.manifest import TRAIN
 from eeve_axolotl.errors import EEVEError, UnknownError
-from eeve_axolotl.paths import matching
+from eeve_axolotl.paths import matching, same_place
 from eeve_axolotl.pipeline.corpus_step import CorpusStep
 from eeve_axolotl.pipeline.runs import Run, changes
 from eeve_axolotl.pipeline.settings import StartSettings
@@ -84,7 +84,7 @@ class StartStep:
             held_out: what is evaluated on, by name.
         """
         first = self._first
-        if not _same(first.cfg["base_model"], self.output):
+        if not same_place(first.cfg["base_model"], self.output):
             raise EEVEError(
                 f"start: it writes {self.output}, but {first.config} starts from {first.cfg['base_model']}; set "
                 f"`base_model: {self.settings.output}` in {first.config}, or leave `start` out of the pipeline"
@@ -100,7 +100,7 @@ class StartStep:
             )
         taken: dict[str, str | Path] = {"the base": self.base, "the tokenizer": self._tokenizer, **others}
         for what, place in (*taken.items(), *((f"output_dir of {run.config}", run.output) for run in runs)):
-            if _same(place, self.output):
+            if same_place(place, self.output):
                 raise EEVEError(
                     f"start: its output {self.output} is {what}; choose another, and that base_model"
                 )
@@ -219,7 +219,7 @@ class StartStep:
 
     def _to_train_on(self, text: str) -> str:
         """Of a corpus of ours its shards, without what is held out."""
-        ours = self._corpus is not None and _same(text, self._corpus.output)
+        ours = self._corpus is not None and same_place(text, self._corpus.output)
         return str(Path(text, TRAIN)) if ours or Path(text, CORPUS_MANIFEST).is_file() else text
 
     def _of_the_run(self) -> list[str]:
@@ -270,10 +270,6 @@ def _local(entry: Mapping[str, Any]) -> list[str]:
 
 def _listed(files: Any) -> list[str]:
     return [str(each) for each in files] if isinstance(files, list) else [str(files)]
-
-
-def _same(one: str | Path, other: str | Path) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
 
 
 def _within(path: str | Path, place: str | Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -112,6 +114,27 @@ def train(model, optimizer, data, accumulate: int = 1, clip: float | None = None
             optimizer.step()
             optimizer.zero_grad()
     return losses
+
+
+def whole_and_resumed(start, data) -> tuple:
+    """Two models that trained on `data`: one at a stretch, one saved after three batches and begun again from that.
+
+    Args:
+        start: makes a model and its optimiser, the same each time.
+    """
+    whole, optimizer = start()
+    train(whole, optimizer, data)
+    model, optimizer = start()
+    train(model, optimizer, data[:3])
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=False)
+    model, optimizer = start()
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    train(model, optimizer, data[3:])
+    return whole, model
 
 
 def read_past_the_head(model) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 
 import pytest
 import torch
@@ -25,6 +24,7 @@ from tests.rows.helpers import (
     snapshot,
     tiny_model,
     train,
+    whole_and_resumed,
 )
 
 # Wide enough that bitsandbytes keeps 8-bit state for the new rows (it leaves out tensors below 4,096 elements).
@@ -129,21 +129,8 @@ def test_a_resumed_run_ends_at_the_same_bits(name, tmp_path):
         frozen = rows.freeze(model, mask_for(model, 5))
         return model, frozen.protect(optimizers.build(name, model, tmp_path))
 
-    uninterrupted, optimizer = start()
-    before = snapshot(uninterrupted)
-    train(uninterrupted, optimizer, data)
-
-    model, optimizer = start()
-    train(model, optimizer, data[:3])
-    file = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
-    file.seek(0)
-    saved = torch.load(file, weights_only=False)
-
-    model, optimizer = start()
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    train(model, optimizer, data[3:])
+    before = snapshot(start()[0])
+    uninterrupted, model = whole_and_resumed(start, data)
     expected, found = snapshot(uninterrupted), snapshot(model)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert moved(before, found, frozen_by_stage(model, 5))[0] == 0

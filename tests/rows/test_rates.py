@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 
 import peft
@@ -15,7 +14,17 @@ from eeve_axolotl import rows
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.stages import Layers, Rows, Stage
 from tests.rows import optimizers
-from tests.rows.helpers import BASE, batches, frozen_by_stage, mask_for, moved, snapshot, tiny_model, train
+from tests.rows.helpers import (
+    BASE,
+    batches,
+    frozen_by_stage,
+    mask_for,
+    moved,
+    snapshot,
+    tiny_model,
+    train,
+    whole_and_resumed,
+)
 
 pytestmark = pytest.mark.both_versions
 
@@ -194,18 +203,7 @@ def test_a_resumed_run_with_rates_ends_at_the_same_bits(name, tmp_path):
         return model, optimizer
 
     with torch.compiler.set_stance("force_eager"):
-        whole, optimizer = start()
-        train(whole, optimizer, data)
-        model, optimizer = start()
-        train(model, optimizer, data[:3])
-        file = io.BytesIO()
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
-        file.seek(0)
-        saved = torch.load(file, weights_only=False)
-        model, optimizer = start()
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        train(model, optimizer, data[3:])
+        whole, model = whole_and_resumed(start, data)
     expected, found = snapshot(whole), snapshot(model)
     assert all(torch.equal(expected[each], found[each]) for each in expected)
 
