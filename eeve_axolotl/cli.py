@@ -50,6 +50,7 @@ def eeve() -> None:
 @click.option(
     "--start/--no-start", default=True, help="Whether new output rows start from text.  [default: start]"
 )
+@click.option("--short", is_flag=True, help="Stage 6 alone instead of seven stages.")
 @told_plainly
 def init(directory: str, base: str | None, corpus: tuple[str, ...], **others: Any) -> None:
     """Write a project into DIR that runs as it is: tokenizer, corpus, stages and pipeline for a base, a text and GPUs."""

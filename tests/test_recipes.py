@@ -26,6 +26,7 @@ TIED = ("qwen2.5-1.5b", "gemma-2-2b")
 OTHERS = [model for model in MODELS if model != "."]
 EXAMPLES = ROOT / "examples"
 FSDP2 = EXAMPLES / "many-gpus" / "fsdp2"
+SHORT = EXAMPLES / "short"
 
 
 def recipes_of(model: str) -> dict[int, Path]:
@@ -255,6 +256,7 @@ def test_a_recipe_passes_axolotls_own_validation_with_the_plugin(number, model, 
 
 OTHER_RECIPES = [
     *EXAMPLES.glob("**/stages1to5.yml"),
+    SHORT / "stage6.yml",
     *FSDP2.glob("*.yml"),
     *EXAMPLES.glob("demo/**/stage?.yml"),
 ]
@@ -307,7 +309,20 @@ def test_a_pipelines_runs_are_a_chain(path, tmp_path, monkeypatch):
     with pytest.raises(EEVEError, match="matches no file"):  # all that it lacks is the text
         corpus_of_it.check(runs, settings.tokenizer, settings.evaluate.texts)
     assert all(corpus_of_it.makes(path) for path in settings.evaluate.texts.values())
-    assert [each.name for run in runs for each in run.stages] == [str(stage) for stage in STAGES]
+    wanted = ["6"] if path.parent == SHORT else [str(stage) for stage in STAGES]
+    assert [each.name for run in runs for each in run.stages] == wanted
+
+
+def test_the_short_road_is_stage_six_from_rows_that_were_fitted():
+    short, six = SHORT / "stage6.yml", RECIPES[6]
+    mine, sibling = read(short), read(six)
+    differs = {key for key in {*mine, *sibling} if mine.get(key) != sibling.get(key)}
+    assert differs == {"base_model", "output_dir"}
+    pipeline, seven = read(SHORT / "pipeline.yml"), read(EXAMPLES / "pipeline.yml")
+    assert {key for key in pipeline if pipeline[key] != seven.get(key)} == {"output", "start", "runs"}
+    assert mine["base_model"] == pipeline["start"]["output"]
+    assert pipeline["start"]["base"] == read(RECIPES[1])["base_model"]
+    assert "Not the paper's way" in short.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -375,4 +390,4 @@ def test_local_kobest_tasks_read_the_dev_files(monkeypatch, tmp_path):
 
 def test_every_recipe_is_walked_here():
     found = {str(path.parent.relative_to(EXAMPLES)) for path in EXAMPLES.glob("**/stage?.yml")}
-    assert found == {*MODELS, "demo", "demo/greek", "many-gpus/fsdp2"}
+    assert found == {*MODELS, "demo", "demo/greek", "many-gpus/fsdp2", "short"}

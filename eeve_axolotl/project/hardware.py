@@ -65,19 +65,27 @@ def machine(wanted: Wanted) -> Machine:
 
 
 def fit(
-    yamls: Mapping[str, str], runs: list[str], base: str, machine: Machine, new_tokens: int
+    yamls: Mapping[str, str],
+    runs: list[str],
+    base: str,
+    machine: Machine,
+    new_tokens: int,
+    *,
+    untied: bool = False,
 ) -> list[StageEstimate]:
     """What the planner says of the stages of `runs`, which are among the project's YAMLs.
 
     Args:
         yamls: by name.
         base: for the planner (see `Base.known_by`).
+        untied: whether the base gets a second embedding matrix before the first of them.
     """
     options = Options(
         gpu=machine.gpu,
         gpus=machine.processes,
         new_tokens=new_tokens,
         base_model=os.path.abspath(base) if os.path.isdir(base) else base,
+        untied=untied,
     )
     with TemporaryDirectory() as directory, contextlib.chdir(directory):
         for name, text in yamls.items():

@@ -21,9 +21,10 @@ from eeve_axolotl.project.hardware import Machine
 from eeve_axolotl.project.texts import Text
 from eeve_axolotl.project.wanted import Wanted
 
-RUNS = ("stages1to5.yml", "stage6.yml", "stage7.yml")
+SEVEN = ("stages1to5.yml", "stage6.yml", "stage7.yml")
+SHORT = ("stage6.yml",)
 LENGTH = 4096  # paper 3.2
-STARTED = "./started"  # the base with its new rows, from which stage 1 starts
+STARTED = "./started"  # the base with its new rows, from which the first stage starts
 STAGES = {"stages1to5.yml": (1, 2, 3, 4, 5), "stage6.yml": (6,), "stage7.yml": (7,)}
 
 
@@ -69,19 +70,36 @@ def _stages(
     """The runs' YAMLs with the largest batches that fit, without checkpointing if that fits."""
     sequences = _of_one_process(wanted.global_batch, machine.processes)
     length = wanted.sequence_len or min(LENGTH, base.longest or LENGTH)
+    runs = list(_runs(wanted))
+
+    def fit(yamls: dict[str, str]) -> list[StageEstimate]:
+        return hardware.fit(
+            yamls, runs, base.known_by, machine, wanted.new_tokens, untied=_untied(wanted, base)
+        )
+
     for checkpointing in (False, True):
         yamls = {
             name: _stage(name, wanted, base, machine, language, length, sequences, checkpointing)
-            for name in RUNS
+            for name in runs
         }
-        estimates = hardware.fit(yamls, list(RUNS), base.known_by, machine, wanted.new_tokens)
+        estimates = fit(yamls)
         if all(each.largest_micro_batch for each in estimates):
             break
     else:
         hardware.check(estimates, machine)
     sizes = {each.stage.name: hardware.micro_batch(each, machine, sequences) for each in estimates}
     yamls = {name: _with_batches(name, text, sizes) for name, text in yamls.items()}
-    return yamls, hardware.fit(yamls, list(RUNS), base.known_by, machine, wanted.new_tokens)
+    return yamls, fit(yamls)
+
+
+def _runs(wanted: Wanted) -> tuple[str, ...]:
+    """The names of the runs' YAMLs."""
+    return SHORT if wanted.short else SEVEN
+
+
+def _untied(wanted: Wanted, base: Base) -> bool:
+    """Whether a tied base gets a second matrix: to start its output rows from text, or for stages that tell them apart."""
+    return base.tied and (wanted.start or not wanted.short)
 
 
 def _of_one_process(sequences: int, processes: int) -> int:
@@ -101,7 +119,7 @@ def _stage(
     checkpointing: bool,
 ) -> str:
     numbers = STAGES[name]
-    first = numbers[0] == 1
+    first, several = name == _runs(wanted)[0], len(numbers) > 1
     recipe = (recipes.directory() / name).read_text(encoding="utf-8")
     values: dict[str, Any] = {
         **({"base_model": STARTED if wanted.start else base.name} if first else {}),
@@ -123,25 +141,25 @@ def _stage(
         "base_model": f"what `start` in pipeline.yml makes of {base.name}" if wanted.start and first else "",
         "until_converged": 'the paper\'s "until the loss converged", by a rule of ours',
     }
-    recipe = edits.changed(recipe, values | ({"until_converged": {}} if first else {}), comments)
-    if first and base.tied:
+    recipe = edits.changed(recipe, values | ({"until_converged": {}} if several else {}), comments)
+    if several and base.tied:
         note = "untie: true    # its two embedding matrices are one; made two, all stages make sense"
         recipe = edits.below(recipe, "global_batch_size", note)
-    if first:
+    if several:
         gigabytes = 2 * base.parameters / 1e9
         recipe = edits.changed(recipe, {"save_stages": "last"}).replace(
             "all: 21 GB for each", f"all: {gigabytes:,.1f} GB for each"
         )
-    if machine.is_cpu and not first:
+    if machine.is_cpu and not several:
         kernels = ("lora_qkv_kernel", "lora_o_kernel", "lora_mlp_kernel", "lora_embedding_kernel")
         recipe = edits.below(recipe, "lora_target_linear", *(f"{each}: false" for each in kernels))
-    stages = f"Stages {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"Stage {numbers[0]}"
+    stages = f"Stages {numbers[0]} to {numbers[-1]} of 7" if several else f"Stage {numbers[0]} of 7"
     return edits.headed(
         recipe,
-        f"{stages} of 7: {language} for {base.name}, on {machine}",
+        f"{'One stage instead of seven' if wanted.short else stages}: {language} for {base.name}, on {machine}",
         "",
         f"Run, in this directory:  axolotl train {name}    (`axolotl eeve run pipeline.yml` does)",
-        *([] if first else [f"Then:                    axolotl merge-lora {name}"]),
+        *([] if several else [f"Then:                    axolotl merge-lora {name}"]),
     )
 
 
@@ -184,7 +202,8 @@ def _rendered(wanted: Wanted, base: Base, machine: Machine, all_texts: list[Text
         "shards": texts.shards(all_texts),
         "workers": max(1, min(8, (os.cpu_count() or 1) // 2)),
         "machine": machine,
-        "runs": RUNS,
+        "runs": _runs(wanted),
+        "short": wanted.short,
         "directory": wanted.directory,
     }
     names = ("tokenizer.yml", "corpus.yml", "pipeline.yml", "README.md")

@@ -27,4 +27,6 @@ class Wanted:
     sequence_len: int | None = None
     global_batch: int = 256
     start: bool = True
-    """Whether new output rows start from text, before stage 1."""
+    """Whether new output rows start from text, before any stage."""
+    short: bool = False
+    """Stage 6 alone instead of seven stages."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from eeve_axolotl.pipeline.settings import PipelineSettings
 from eeve_axolotl.preview import look_at_ours
@@ -33,18 +34,18 @@ def here(ground, tmp_path) -> Path:  # noqa: F811
     return lay(ground, tmp_path / "chain")
 
 
-def lay(source: Path, directory: Path) -> Path:
+def lay(source: Path, directory: Path, stage: int = 1, **start) -> Path:
     directory.mkdir()
     for name in ("base", "tokenizer"):
         shutil.copytree(source / name, directory / name)
     for name in ("text.jsonl", "held_out.jsonl"):
         shutil.copy(source / name, directory)
     (directory / "base/README.md").write_text(LICENSED)
-    write_recipe(directory, 1, "./started")
+    recipe = write_recipe(directory, stage, "./started")
     pipeline = {
         "output": "./pipeline",
-        "start": {"base": "./base", "output": "./started", "tokens": 2_000},
-        "runs": ["stage1.yml"],
+        "start": {"base": "./base", "output": "./started", "tokens": 2_000, **start},
+        "runs": [recipe],
         "launcher": "python",
         "evaluate": {"texts": {"Korean": "./held_out.jsonl"}, "limit": 20, "prompts": ["안녕"]},
     }
@@ -134,6 +135,27 @@ def test_another_base_model_of_the_first_run_is_refused_before_any_work(here):
     done = axolotl(here, *CHAIN)
     assert done.returncode == 1 and "set `base_model: ./started` in stage1.yml" in done.stdout
     assert not (here / "pipeline").exists()
+
+
+def test_stage_6_alone_trains_a_tied_base_that_got_a_second_matrix(ground, tmp_path):  # noqa: F811
+    directory = lay(ground, tmp_path / "short", stage=6, untie=True)
+    model = AutoModelForCausalLM.from_pretrained(directory / "base")
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(directory / "base")
+    before = load_file(directory / "base/model.safetensors")
+    assert HEAD not in before
+    run(directory, *CHAIN)
+    started, merged = (
+        load_file(directory / each / "model.safetensors") for each in ("started", "stage6/merged")
+    )
+    for name in (TABLE, HEAD):
+        assert torch.equal(started[name][:SMALL], before[TABLE])
+        assert not torch.equal(merged[name][:SMALL], before[TABLE])
+        assert not torch.equal(merged[name][SMALL:], started[name][SMALL:])
+    assert not torch.equal(merged[TABLE], merged[HEAD])
+    assert json.loads((directory / "stage6/merged/config.json").read_text())["tie_word_embeddings"] is False
+    assert run(directory, *CHAIN).count("(done before)") == 6
 
 
 def test_the_check_of_the_whole_pipeline_finds_nothing_before_and_after(here, whole, monkeypatch):

@@ -134,6 +134,29 @@ def test_output_rows_start_from_text_if_it_is_not_left_out(ground, monkeypatch, 
     ]
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("start", [(), ("--no-start",)])
+@pytest.mark.parametrize("gpus", [("--gpus", "0"), ("--gpus", "8", "--gpu", "h100-80gb")])
+def test_the_short_road_is_one_stage_from_the_base(ground, monkeypatch, tied, start, gpus):
+    write_base("other", tie_word_embeddings=tied)
+    init("--short", *gpus, *start, base="other")
+    whole = str(Path("other").absolute())
+    assert {path.name for path in Path("mine").iterdir()} == {
+        "tokenizer.yml", "corpus.yml", "pipeline.yml", "stage6.yml", "README.md"
+    }  # fmt: skip
+    pipeline, stage = read("pipeline.yml"), read("stage6.yml")
+    assert pipeline["runs"] == ["stage6.yml"]
+    assert stage["base_model"] == (whole if start else "./started")
+    assert stage["eeve"]["stage"] == 6 and "untie" not in stage["eeve"]
+    assert (pipeline.get("start") or {}).get("untie", False) is (tied and not start)
+    readme = Path("mine/README.md").read_text()
+    assert "one stage instead of" in readme and "stage7" not in readme and "stages1to5" not in readme
+    monkeypatch.chdir("mine")
+    tasks = Tasks("pipeline.yml", read_yaml("pipeline.yml", PipelineSettings))
+    names = [each.name for each in tasks.in_order()]
+    assert names[-1] == "evaluate.stage6" and ("start" in names) is not bool(start)
+
+
 def test_little_memory_is_met_with_checkpointing_and_too_little_is_said(ground):
     init("--gpus", "1", "--memory", "20", base="upstage/SOLAR-10.7B-v1.0", status=1)
     assert not Path("mine").exists()
