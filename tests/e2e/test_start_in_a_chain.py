@@ -62,11 +62,6 @@ def whole(ground, tmp_path_factory) -> Path:  # noqa: F811
     return directory
 
 
-def bits(directory: Path, name: str) -> float:
-    figures = json.loads((directory / f"pipeline/evaluation/{name}.json").read_text())
-    return figures["texts"]["Korean"]["bits_per_byte"]
-
-
 def test_stage_1_trains_from_the_started_model_and_is_proven(whole):
     before, after = (load_file(whole / each / "model.safetensors") for each in ("started", "stage1"))
     assert torch.equal(before[HEAD], after[HEAD]) and torch.equal(before[TABLE][:SMALL], after[TABLE][:SMALL])
