@@ -109,7 +109,7 @@ def rate_of(base, family: Arm, tokens: int, results: Path) -> float:
 
 def once(base, arm: Arm, seed: int, tokens: int, rate: float, part: str, results: Path) -> dict:
     """The run's line: found, or made and kept. Figures of the final part are taken at one rate only."""
-    from benchmarks.ablation_train import run
+    from benchmarks import ablation_chain, ablation_train
 
     wanted = {"base": base.name, "arm": arm.name, "seed": seed, "budget": tokens, "part": part}
     if part == "choose":
@@ -117,6 +117,7 @@ def once(base, arm: Arm, seed: int, tokens: int, rate: float, part: str, results
     for line in lines(results):
         if all(line[key] == value for key, value in wanted.items()):
             return line
+    run = ablation_chain.run if arm.by_command else ablation_train.run
     found = run(base, arm, seed, tokens, rate, part)
     results.parent.mkdir(parents=True, exist_ok=True)
     with open(results, "a", encoding="utf-8") as kept:

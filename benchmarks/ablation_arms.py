@@ -23,6 +23,7 @@ class Arm:
     english: float = ENGLISH
     new_text: bool = True  # False: each stage begins at the text's begin again
     equal_flops: bool = False  # True: as many steps as give the FLOPs of `no extension`
+    by_command: bool = False  # True: through `axolotl eeve run`
 
 
 def stages(*numbers: int) -> tuple[Stage, ...]:
@@ -76,6 +77,7 @@ def all_arms() -> dict[str, Arm]:
     for share, words in ((0.0, "no English"), (1 / 3, "a third English")):
         arms += [replace(each, name=f"{each.name}, {words}", english=share) for each in (seven, alone)]
     arms.append(replace(seven, name="seven, one text", new_text=False))
+    arms += [replace(each, name=f"{each.name}, by command", by_command=True) for each in (seven, alone)]
     return {each.name: each for each in arms}
 
 

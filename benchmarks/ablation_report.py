@@ -54,6 +54,10 @@ QUESTIONS = [
         for of in ("seven", "6 alone")
     ),
     ("Does the same text in each stage pay?", "seven, one text", "seven"),
+    *(
+        (f"Is {of} through `axolotl eeve run` another?", f"{of}, by command", of)
+        for of in ("seven", "6 alone")
+    ),
 ]
 
 

@@ -55,6 +55,22 @@ def test_arms_of_a_toy_are_trained_once_and_told(corpora, tmp_path, capsys):
     assert told["arms"]["toy: seven"]["korean"][0] == seven["korean"]
 
 
+@pytest.mark.slow
+def test_an_arm_by_the_command_reads_the_same_windows(corpora, tmp_path):
+    results = tmp_path / "ablation.jsonl"
+    arguments = ["--base", "toy", "--directory", str(tmp_path / "kept"), "--results", str(results)]
+    arguments += ["--seeds", "1", "--rate", "0.003", "--tokens", "512"]
+    ablation.main([*arguments, "--arms", "6 alone", "6 alone, by command"])
+    mine, users = map(json.loads, results.read_text().splitlines())
+    assert users["arm"] == "6 alone, by command"
+    for alike in ("tokens", "flops", "rate", "korean_tokens"):
+        assert users[alike] == mine[alike]
+    start, end = users["curve"]
+    assert start["korean"] == mine["curve"][0]["korean"]
+    assert end["korean"] < start["korean"] and end["flops"] == users["flops"]
+    assert abs(end["korean"] - mine["curve"][-1]["korean"]) < 0.5 * (start["korean"] - end["korean"])
+
+
 def test_no_document_is_in_two_parts(corpora):
     parts = [
         set(new_rows.documents(language, part)) for language in new_rows.LANGUAGES for part in new_rows.PARTS
@@ -77,6 +93,10 @@ def test_every_arm_reads_a_seed_s_text_in_the_same_order(corpora):
 def test_the_arms_are_what_their_names_say():
     arms = all_arms()
     assert [stage.name for stage in arms["seven without 3"].stages] == list("124567")
+    assert [name for name, arm in arms.items() if arm.by_command] == [
+        "seven, by command",
+        "6 alone, by command",
+    ]
     assert not arms["no extension"].extended
     off = masks_off(STAGES[5])
     assert off.trains_in_words() == "all input + all output"
