@@ -1,7 +1,8 @@
 """An arm of benchmarks/ablation.py through `axolotl eeve run`: the commands that users type, on the same windows of text.
 
 What differs from `ablation_train.run`: Axolotl's own trainer, warm-up and schedule, layers that are read in 4 bits while
-adapters train, the adapters' random start, and that the model is saved and read again between the runs. The figures are measured by the same function.
+adapters train, the adapters' random start, and that the model is saved and read again between the runs. The figures are
+measured by the same function.
 """
 
 from __future__ import annotations
