@@ -319,12 +319,11 @@ def plan(recipes: tuple[str, ...], gpu: str, **others: Any) -> None:
 
     known = gpus.find(gpu)  # before the heavy imports
     with stdout_kept():
-        from eeve_axolotl.planner.estimate import Options, check_fits, estimate
-        from eeve_axolotl.planner.table import assumptions, table
+        from eeve_axolotl.planner.estimate import Options, check_fits
+        from eeve_axolotl.planner.table import planned
 
         options = Options(gpu=known, **others)
-        estimates = [each for recipe in recipes for each in estimate(recipe, options)]
-        lines = [table(estimates), assumptions(estimates, options)]
+        estimates, lines = planned(recipes, options)
     for line in lines:
         click.echo(line)
     check_fits(estimates, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def estimate(recipe: str | Path, options: Options) -> list[StageEstimate]:
     """
     path = Path(recipe)
     cfg = read_mapping(path, options.changes)
-    if "runs" in cfg and "eeve" not in cfg:
+    if is_pipeline(cfg):
         settings = read_yaml(path, PipelineSettings, options.changes)
         of_runs = dataclasses.replace(options, changes=())
         start = settings.start
@@ -102,6 +103,11 @@ def estimate(recipe: str | Path, options: Options) -> list[StageEstimate]:
         return [each for run in settings.runs for each in estimate(run, of_runs)]
     read = Recipe.read(path, options.base_model, options.changes, options.untied)
     return [_estimate_stage(read, each, options) for each in read.settings.schedule()]
+
+
+def is_pipeline(cfg: Mapping) -> bool:
+    """Whether a YAML is a pipeline's, by its keys."""
+    return "runs" in cfg and "eeve" not in cfg
 
 
 def _estimate_stage(recipe: Recipe, scheduled: ScheduledStage, options: Options) -> StageEstimate:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eeve_axolotl.planner import measured
-from eeve_axolotl.planner.estimate import RESERVED, Options, StageEstimate
+from eeve_axolotl.planner.estimate import RESERVED, Options, StageEstimate, estimate
 from eeve_axolotl.planner.memory import STATE_BYTES
+from eeve_axolotl.planner.start import start_of
 from eeve_axolotl.tables import plain_table
 from eeve_axolotl.text import text_spans
+
+
+def planned(recipes: Sequence[str], options: Options) -> tuple[list[StageEstimate], list[str]]:
+    """The stages of recipes and pipelines, and what is said of them. Raises EEVEError as `estimate` does."""
+    by_recipe = {recipe: estimate(recipe, options) for recipe in recipes}
+    estimates = [each for some in by_recipe.values() for each in some]
+    starts = [start_of(recipe, some, options) for recipe, some in by_recipe.items()]
+    return estimates, [table(estimates), *filter(None, starts), assumptions(estimates, options)]
 
 
 def table(estimates: list[StageEstimate]) -> str:

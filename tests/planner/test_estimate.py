@@ -10,9 +10,12 @@ from click.testing import CliRunner
 
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
+from eeve_axolotl.pipeline.settings import StartSettings
 from eeve_axolotl.planner import gpus
 from eeve_axolotl.planner.estimate import Options, check_fits, estimate
-from eeve_axolotl.planner.table import assumptions
+from eeve_axolotl.planner.shapes import read_config, shape_of
+from eeve_axolotl.planner.start import start_flops
+from eeve_axolotl.planner.table import assumptions, planned
 from eeve_axolotl.records import CORPUS_MANIFEST
 from tests.conftest import ROOT, tiny_llama
 
@@ -109,6 +112,24 @@ def test_a_pipeline_is_planned_run_by_run(monkeypatch):
     stages = estimate("examples/pipeline.yml", H100S)
     assert [each.stage.name for each in stages] == ["1", "2", "3", "4", "5", "6", "7"]
     assert {each.tokens for each in stages} == {400 * 1_048_576}
+
+
+def test_a_pipelines_start_is_told_with_what_it_costs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = dataclasses.replace(H100S, new_tokens=8_960)
+    (six,), lines = planned(["examples/short/pipeline.yml"], options)
+    assert six.stage.name == "6"
+    (told,) = [line for line in lines if line.startswith("Before the stages `start`")]
+    assert "8,960 output rows to 100,000 tokens" in told
+    solar = shape_of(read_config("upstage/SOLAR-10.7B-v1.0"))
+    settings = StartSettings(base="./base", output="./started")
+    flops = start_flops(solar, settings, 32_000, 8_960)
+    assert f"{flops / 1e15:,.2f} PFLOPs" in told
+    # Of the forward pass 1.75 a token, and the fit is the smaller part of the rest.
+    assert 1.75 < flops / (2 * solar.linear_parameters * settings.tokens) < 2.5
+    twice = start_flops(solar, settings.model_copy(update={"tokens": 200_000}), 32_000, 8_960)
+    assert twice == pytest.approx(2 * flops)
+    assert not any("`start`" in line for line in planned(["examples/pipeline.yml"], options)[1])
 
 
 def test_tied_embeddings_count_once_until_they_are_untied(recipe, tmp_path):
