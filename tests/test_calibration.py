@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eeve_axolotl import calibration, embeddings
-from eeve_axolotl.calibration import output_rows
+from eeve_axolotl.calibration import command, output_rows
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.scoring import score
@@ -181,7 +181,9 @@ def test_one_matrix_for_both_is_refused_or_made_two(ground, tmp_path):
     assert not torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
 
 
-def test_what_cannot_be_used_is_told_and_nothing_is_written_or_replaced(ground, started, tmp_path):
+def test_what_cannot_be_used_is_told_and_nothing_is_written_or_replaced(
+    ground, started, tmp_path, monkeypatch
+):
     thesis = tmp_path / "thesis"
     thesis.mkdir()
     (thesis / "chapter.txt").write_text("mine")
@@ -195,8 +197,12 @@ def test_what_cannot_be_used_is_told_and_nothing_is_written_or_replaced(ground, 
         begin(ground, tmp_path / "again", texts=[str(few)])
     with pytest.raises(EEVEError, match="no tokenizer of ours"):
         calibration.start(str(ground / "base"), str(ground / "base"), [str(few)], tmp_path / "again")
-    with pytest.raises(EEVEError, match="does not exist"):
-        begin(ground, tmp_path / "again", texts=[str(tmp_path / "none.jsonl")])
+    (tmp_path / "of_others").mkdir()
+    (tmp_path / "of_others/table.csv").write_text("text\n")
+    monkeypatch.setattr(command, "load", lambda *_: pytest.fail("the model was read first"))
+    for name in ("none.jsonl", "of_others"):
+        with pytest.raises(EEVEError, match=f"no text in .*{name}; text is read from"):
+            begin(ground, tmp_path / "again", texts=[str(tmp_path / name)])
     assert not (tmp_path / "again").exists()
 
 

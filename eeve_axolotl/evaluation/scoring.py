@@ -109,7 +109,9 @@ def stream_texts(path: str | Path, limit: int | None = None) -> Iterator[str]:
     Raises EEVEError if it is missing, of a kind that is not known, or has something without a `text`.
     """
     if not Path(path).exists():
-        raise EEVEError(f"the held-out text {path} does not exist; give the path of a JSON-lines file")
+        raise EEVEError(
+            f"the text {path} does not exist; give the path of a file of text, or of a directory of them"
+        )
     for document in itertools.islice(Source(path=str(path)).stream(), limit):
         yield document.text
 

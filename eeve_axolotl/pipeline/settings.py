@@ -13,10 +13,10 @@ from eeve_axolotl.settings import Settings
 class StartSettings(Settings):
     """`axolotl eeve start` as a step: the base with its new rows, the output rows fitted to text."""
 
-    base: str
+    base: str = Field(min_length=1)
     """The base model, without the new rows: a directory, or its name on the hub."""
 
-    output: str
+    output: str = Field(min_length=1)
     """Where the base goes with its new rows. The first run's `base_model` is this place."""
 
     texts: list[str] = Field(default=[])
