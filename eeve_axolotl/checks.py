@@ -13,6 +13,7 @@ import yaml
 
 from eeve_axolotl.base_model import embedding_names
 from eeve_axolotl.errors import EEVEError, UnknownError
+from eeve_axolotl.paths import same_place
 from eeve_axolotl.stages import Layers, Rows, Stage
 
 TRAINER = "eeve_axolotl.trainer.EEVETrainer"
@@ -300,14 +301,14 @@ def _who_makes(base: str, cfg: Mapping[str, Any]) -> str | None:
             if other == config:
                 continue
             start = start_of(other)
-            if start.get("output") and _same(base, str(start["output"])):
+            if start.get("output") and same_place(base, str(start["output"])):
                 return f"`start` in {other} makes it of {start.get('base')}: run `axolotl eeve run {other}` first"
             output = output_of(other)
             if output is None:
                 continue
-            if _same(base, output):
+            if same_place(base, output):
                 return f"it is what {other} makes: run `axolotl train {other}` first"
-            if _same(base, Path(output) / "merged"):
+            if same_place(base, Path(output) / "merged"):
                 return f"it is what {other} makes: run `axolotl train {other}` and then `axolotl merge-lora {other}` first"
     return None
 
@@ -329,10 +330,6 @@ def _content(config: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, OSError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _same(one: str | Path, other: str | Path) -> bool:
-    return Path(one).absolute() == Path(other).absolute()
 
 
 def _dataset_problems(entry: Mapping | str, key: str, made: Collection[Path]) -> Iterator[str]:
