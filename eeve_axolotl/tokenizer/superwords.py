@@ -82,11 +82,11 @@ class Superwords:
                         found[pair] += 1
                 if len(found) > room:
                     found = Counter(dict(_ranked(found)[: room // 2]))
-        whole = self._splitter.is_span
+        whole, least = self._splitter.is_span, round(share * size)
         usable = (
             pair
             for pair, count in _ranked(found)
-            if count >= share * size and whole(pair[0]) and whole(pair[1]) and pair[1].startswith(BOUNDARY)
+            if count >= least and whole(pair[0]) and whole(pair[1]) and pair[1].startswith(BOUNDARY)
         )
         self.pairs = frozenset(pair for pair, _ in zip(usable, range(_PAIRS * most), strict=False))
         return JoinedWordSplitter(self._state, self._splitter.scripts, self.pairs)

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from eeve_axolotl.corpus.token_counter import TokenCounter
 from eeve_axolotl.embeddings import subwords
 from eeve_axolotl.errors import EEVEError
-from eeve_axolotl.tokenizer.base import extended_state
+from eeve_axolotl.tokenizer.base import extended_state, model_of
 from eeve_axolotl.tokenizer.build import build
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from eeve_axolotl.tokenizer.spelling import is_superword
@@ -242,35 +242,22 @@ def test_other_pairs_are_other_counts(state, joined):
     assert joined.digest != JoinedWordSplitter(state, ["Hangul"], PAIRS[:2]).digest
 
 
-@settings(max_examples=200, deadline=None)
+NEW = [*"할수있가나다", "▁할", "▁수", "▁있", "가나", "▁가나", "▁다"]
+NEW += ["할▁수", "▁할▁수", "▁수▁있", "할▁수▁있", "▁가나▁다"]
+
+
+@pytest.fixture(scope="module")
+def whole_and_bare(state) -> tuple[Tokenizer, Tokenizer]:
+    """A tokenizer with the tokens `NEW`, and its model alone."""
+    extended = extended_state(state, NEW, max(state["model"]["vocab"].values()) + 1)
+    return Tokenizer.from_str(json.dumps(extended)), model_of(extended)
+
+
+@settings(max_examples=300, deadline=None)
 @given(text=st.text(alphabet="할수있가나다 ▁.a", max_size=30))
-def test_what_is_joined_is_tokenized_by_itself(state, joined, text):
-    new = [
-        *"할수있가나다",
-        "▁할",
-        "▁수",
-        "▁있",
-        "가나",
-        "▁가나",
-        "▁다",
-        "할▁수",
-        "▁할▁수",
-        "▁수▁있",
-        "할▁수▁있",
-        "▁가나▁다",
-    ]
-    first = max(state["model"]["vocab"].values()) + 1
-    tokenizer = Tokenizer.from_str(json.dumps(extended_state(state, new, first)))
-    whole = [token for token in tokenizer.encode(text, add_special_tokens=False).tokens if token in new]
-    bare = Tokenizer.from_str(
-        json.dumps(
-            {
-                **json.loads(tokenizer.to_str()),
-                "normalizer": None,
-                "pre_tokenizer": None,
-                "post_processor": None,
-            }
-        )
+def test_what_is_joined_is_tokenized_by_itself(joined, whole_and_bare, text):
+    whole, bare = (
+        [token for each in texts for token in model.encode(each, add_special_tokens=False).tokens]
+        for model, texts in zip(whole_and_bare, ([text], joined.words(text)), strict=True)
     )
-    parts = [bare.encode(word, add_special_tokens=False).tokens for word in joined.words(text)]
-    assert [token for part in parts for token in part if token in new] == whole
+    assert [token for token in bare if token in NEW] == [token for token in whole if token in NEW]
