@@ -14,6 +14,7 @@ select.py    which tokens: candidates proposed, then searched; rules.py is what 
 search.py    the rounds: count, drop, add, to a fixpoint
 letters.py   candidates that are single letters
 intermediate.py, continued.py  the two ways to learn candidates of several letters
+superwords.py  candidates that reach over the space between words
 curation.py  what a person allows and refuses
 candidate_counts.py  how often each token occurs, for any choice of candidates, compiled
 token_counts.py      what the tokenizers library counts, to verify the others with

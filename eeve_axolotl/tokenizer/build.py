@@ -30,8 +30,9 @@ from eeve_axolotl.records import (
 from eeve_axolotl.secrets import redacted
 from eeve_axolotl.sources import Shard
 from eeve_axolotl.tokenizer import base as bases
-from eeve_axolotl.tokenizer import candidate_table, reloading, savings, spm
+from eeve_axolotl.tokenizer import candidate_table, reloading, savings, spm, superwords
 from eeve_axolotl.tokenizer.counting import WordTable, count
+from eeve_axolotl.tokenizer.counting.weigh import POWER
 from eeve_axolotl.tokenizer.curation import Curation
 from eeve_axolotl.tokenizer.letters import sharing
 from eeve_axolotl.tokenizer.origin import files_of, known_since, made_of, what_changed
@@ -39,9 +40,11 @@ from eeve_axolotl.tokenizer.rarity import rare, sentence, warn_if_off
 from eeve_axolotl.tokenizer.rules import Selection, SelectionRules
 from eeve_axolotl.tokenizer.select import select
 from eeve_axolotl.tokenizer.settings import WHERE_AND_HOW, TokenizerSettings
+from eeve_axolotl.tokenizer.spelling import is_superword
 from eeve_axolotl.tokenizer.token_counts import count_tokens, unreachable
 from eeve_axolotl.tokenizer.watching import WatchedTable, counting
-from eeve_axolotl.tokenizer.words import word_splitter
+from eeve_axolotl.tokenizer.words import WordSplitter, word_splitter
+from eeve_axolotl.tokenizer.words.joined import JoinedWordSplitter
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import id_count
 
@@ -116,6 +119,8 @@ class _Learned:
     base: PreTrainedTokenizerFast
     shards: Sequence[Shard]
     table: WordTable
+    words: int
+    """How many distinct words the corpus has; the table's are joined where superwords may lie."""
     min_count: int
     selection: Selection
     rare: dict[str, int]
@@ -143,19 +148,13 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
     domains = [number for number, entry in enumerate(by_entry) for _ in entry]
     state = json.loads(base.backend_tokenizer.to_str())
     splitter = word_splitter(state, settings.script)
+    if settings.superwords:
+        superwords.check(settings.base, state, splitter)
     curation = Curation.read(
         splitter, settings.allow, settings.deny, settings.reject, settings.max_token_length
     )
-    with counting(shards, work) as watched:
-        table = count(
-            watched,
-            splitter,
-            work,
-            memory_mb=settings.memory_mb,
-            workers=settings.workers,
-            engine=settings.engine,
-            domains=domains if settings.weigh_words_by == "domain" else None,
-        )
+    table = _count(settings, shards, splitter, work, domains)
+    words = table.distinct
     min_count = settings.threshold(table.bytes)
     warn_if_off(settings, table.bytes)
     first_id = id_count(base)
@@ -181,10 +180,38 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
         threads=settings.workers,
     )
     selection = select(state, table, rules)
+    if settings.superwords:
+        over = superwords.Superwords(state, selection.tokens, first_id, splitter)
+        joined = over.look(shards, settings.superwords, min_count / table.bytes, settings.memory_mb)
+        table = _count(settings, shards, joined, work / "joined", domains)
+        found_over = over.learn(table.weighed or table, settings.superwords, rules.most_words)
+        LOG.info("%s superwords are candidates too", f"{len(found_over):,}")
+        selection = select(state, table, rules, found_over)
     extended = bases.extended_state(state, selection.tokens, first_id)
     found = rare(selection, min_count, splitter.spelling, curation)
     LOG.info("%s", sentence(found, min_count))
-    return _Learned(base, shards, table, min_count, selection, found, extended)
+    return _Learned(base, shards, table, words, min_count, selection, found, extended)
+
+
+def _count(
+    settings: TokenizerSettings,
+    shards: Sequence[Shard],
+    splitter: WordSplitter,
+    work: Path,
+    domains: list[int],
+) -> WordTable:
+    """Count the words of `shards` in `work`, each of a domain."""
+    with counting(shards, work) as watched:
+        return count(
+            watched,
+            splitter,
+            work,
+            memory_mb=settings.memory_mb,
+            workers=settings.workers,
+            engine=settings.engine,
+            domains=domains if settings.weigh_words_by == "domain" else None,
+            power=1 if isinstance(splitter, JoinedWordSplitter) else POWER,
+        )
 
 
 def _verify(settings: TokenizerSettings, learned: _Learned) -> _Verified:
@@ -222,9 +249,10 @@ def _manifest(settings: TokenizerSettings, learned: _Learned, verified: _Verifie
             "documents": table.documents,
             "bytes": table.bytes,
             "files": table.files,
-            "distinct_words": table.distinct,
+            "distinct_words": learned.words,
         },
         "min_count": learned.min_count,
+        **({"superwords": sum(map(is_superword, selection.tokens))} if settings.superwords else {}),
         "rare": learned.rare,
         "tokens_in_words": {"base": verified.tokens_before, "extended": verified.tokens_after},
         "rounds": selection.rounds,

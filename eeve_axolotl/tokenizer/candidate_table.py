@@ -11,6 +11,7 @@ from eeve_axolotl.tokenizer.counting.table import WordTable
 from eeve_axolotl.tokenizer.rules import Candidate
 from eeve_axolotl.tokenizer.spelling import BOUNDARY
 from eeve_axolotl.tokenizer.words.base import letter_ranges
+from eeve_axolotl.tokenizer.words.joined import JoinedWordSplitter
 
 FILE = "candidates.tsv"
 _READ = 20_000_000  # characters of the corpus that examples are looked for in
@@ -26,10 +27,12 @@ def write(path: Path, candidates: list[Candidate], table: WordTable, shards: Seq
             all candidates in.
         documents_at_most: how many documents have it, at most.
         decision: `chosen`, or why not.
-        example: the most frequent word that has the token, where the corpus has that word first.
+        example: the most frequent word that has the token, where the corpus has that word first; of several words that are
+            joined (words/joined.py) these alone.
     """
     words = _words(table, {candidate.word for candidate in candidates})
-    examples = _examples(shards, table.splitter.scripts, set(words.values()))
+    alone = {word for word in words.values() if " " not in word}
+    examples = _examples(shards, table.splitter.scripts, alone)
     with path.open("w", encoding="utf-8", newline="\n") as lines:
         lines.write("token\tcount\tdocuments_at_most\tdecision\texample\n")
         for each in candidates:
@@ -45,14 +48,17 @@ def write(path: Path, candidates: list[Candidate], table: WordTable, shards: Seq
 
 
 def _words(table: WordTable, rows: set[int]) -> dict[int, str]:
-    """The letters of the words in some rows of the table."""
+    """The letters of the words in some rows of the table, with spaces between several."""
     found: dict[int, str] = {}
+    joined = isinstance(table.splitter, JoinedWordSplitter)
     first = 0
     for words, _ in table.batches():
         for row in range(first, first + len(words)):
             if row in rows:
-                spans = table.splitter.spans(words[row - first])
-                found[row] = max(spans, key=len, default="").lstrip(BOUNDARY)
+                word = words[row - first]
+                spans = table.splitter.spans(word)
+                longest = max(spans, key=len, default="").lstrip(BOUNDARY)
+                found[row] = word.replace(BOUNDARY, " ").strip() if joined and len(spans) > 1 else longest
         first += len(words)
     return found
 

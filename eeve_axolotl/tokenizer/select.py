@@ -8,6 +8,7 @@ added again, and all is counted again, until nothing changes (search.py).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from eeve_axolotl.logs import logger
 from eeve_axolotl.tokenizer import continued, intermediate
@@ -22,12 +23,13 @@ from eeve_axolotl.tokenizer.token_counts import unreachable
 LOG = logger("tokenizer")
 
 
-def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
+def select(state: dict, table: WordTable, rules: SelectionRules, superwords: Sequence[str] = ()) -> Selection:
     """Choose the new tokens for a base tokenizer (steps 1 to 7).
 
     Args:
         state: the base tokenizer's JSON.
         table: the corpus's words; its splitter is the base's.
+        superwords: further candidates, whose merges come after all others; the table's words are joined where they lie.
 
     Raises EEVEError if nothing is frequent enough, if no vocabulary is the multiple that `rules` wants, or if
     `max_rounds` did not reach the fixpoint.
@@ -47,7 +49,7 @@ def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
     ]
     refused = {
         token: reason
-        for token in proposed
+        for token in (*proposed, *superwords)
         if token not in fragments and (reason := curation.refusal(spelling.read(token)))
     }
     budget = rules.budget()
@@ -55,7 +57,7 @@ def select(state: dict, table: WordTable, rules: SelectionRules) -> Selection:
     limit = len(proposed) if budget is None or rules.method == "eeve" else budget
     while True:
         kept = {*map(spelling.spell, curation.allow), *allowed, *fragments} - base.keys()
-        counter = CandidateCounter(state, proposed[:limit])
+        counter = CandidateCounter(state, [*proposed[:limit], *superwords])
         selection = Search(counter, table, rules, letters, kept, refused).run()
         idle = set(fragments) - set(letters.needed(selection.tokens))
         if idle:

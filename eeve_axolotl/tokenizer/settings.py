@@ -50,6 +50,10 @@ class TokenizerSettings(Settings):
     a domain and none decides alone: the sum over domains of (its share of the domain's words) ^ 0.85 times the root of the
     domain's size. The threshold and all counts that are told are occurrences either way. Ours: EEVE says nothing of it."""
 
+    superwords: int = Field(default=0, ge=0)
+    """How many of the new tokens, at most, may reach over the space between two words (할▁수, ▁수▁있습니다). 0 for none, as
+    in EEVE's tokenizer. Only for SentencePiece-type bases; the corpus is read twice more."""
+
     share_fragments: bool = False
     """For byte-level bases that lack a script's first bytes (Thai, Devanagari on an English base): add tokens for
     these even where other characters begin with them too. The manifest lists those characters as `also_changed`."""

@@ -18,6 +18,11 @@ def byte_level_alphabet() -> dict[str, int]:
     return alphabet
 
 
+def is_superword(token: str) -> bool:
+    """Whether what people read, or a SentencePiece vocabulary has, reaches over a space between other characters."""
+    return BOUNDARY in token.strip(BOUNDARY)
+
+
 class Spelling:
     """SentencePiece's: the vocabulary holds what people read."""
 

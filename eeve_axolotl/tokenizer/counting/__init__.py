@@ -34,7 +34,7 @@ from eeve_axolotl.sources import Shard
 from eeve_axolotl.tokenizer.counting.merge import identity, merge
 from eeve_axolotl.tokenizer.counting.parts import Mark, divide, resume
 from eeve_axolotl.tokenizer.counting.table import WordTable
-from eeve_axolotl.tokenizer.counting.weigh import weigh
+from eeve_axolotl.tokenizer.counting.weigh import POWER, weigh
 from eeve_axolotl.tokenizer.counting.workers import ENGINES, worth_starting
 from eeve_axolotl.tokenizer.words.base import WordSplitter
 
@@ -52,6 +52,7 @@ def count(
     workers: int = 1,
     engine: Literal["local", "ray"] = "local",
     domains: Sequence[int] | None = None,
+    power: float = POWER,
 ) -> WordTable:
     """Count the words of `shards` in `directory`, after what is finished there already.
 
@@ -64,6 +65,7 @@ def count(
         engine: `local`, or `ray` for the cluster that Ray finds (RAY_ADDRESS; else it starts one here).
             Its machines must share `directory` and the corpus.
         domains: a number for each shard's domain, if words are to be weighed by domain. With one alone they are not.
+        power: of a word's share of its domain, in its weight.
 
     Raises EEVEError for what the files raise, a full disk, or a corpus without a word of the scripts.
     """
@@ -97,17 +99,22 @@ def count(
     if domains is not None and len(set(domains)) > 1:
         by_shard = {id(shard): domain for shard, domain in zip(shards, domains, strict=True)}
         of_parts = [by_shard[id(part.shard)] for part in parts]
-        path, table.scale = _weigh(directory, in_order, of_parts, memory_mb, workers)
+        path, table.scale = _weigh(directory, in_order, of_parts, memory_mb, workers, power)
         table.weighed = WordTable(path, splitter, **of_corpus)
     return table
 
 
 def _weigh(
-    directory: Path, marks: Sequence[Mark], domains: Sequence[int], memory_mb: int, threads: int
+    directory: Path,
+    marks: Sequence[Mark],
+    domains: Sequence[int],
+    memory_mb: int,
+    threads: int,
+    power: float,
 ) -> tuple[Path, float]:
     """Weigh the words of `marks`, each of which has a domain; as `weigh` returns it."""
     files: dict[int, list[Path]] = {}
     for domain, mark in zip(domains, marks, strict=True):
         files.setdefault(domain, []).extend(directory / "words" / name for name in mark.parquet)
     with_words = [files[domain] for domain in sorted(files) if files[domain]]
-    return weigh(directory, with_words, identity(marks), memory_mb, threads)
+    return weigh(directory, with_words, identity(marks), memory_mb, threads, power)

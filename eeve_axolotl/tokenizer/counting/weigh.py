@@ -2,7 +2,8 @@
 
 A word weighs the sum, over domains, of (its share of the domain's words) ** POWER * sqrt(words of the domain). The power
 takes from what one domain says very often (names, markup, terms), and the root from the domain's size. Both are our choice,
-measured on domains that were left out of the corpus (benchmarks/tokenizer_methods.py).
+measured on domains that were left out of the corpus (benchmarks/tokenizer_methods.py). Joined words (words/joined.py) get
+the power 1: what is longer is rarer, and would weigh more for that alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ _FINE = 1 << 20  # sums of whole numbers are the same in any order
 
 
 def weigh(
-    directory: Path, domains: Sequence[Sequence[Path]], made_of: object, memory_mb: int, threads: int
+    directory: Path,
+    domains: Sequence[Sequence[Path]],
+    made_of: object,
+    memory_mb: int,
+    threads: int,
+    power: float = POWER,
 ) -> tuple[Path, float]:
     """Write the table of weights: the words of all partial counts, sorted, with weights in place of counts.
 
@@ -42,23 +48,27 @@ def weigh(
         sizes = [_one(partial.aggregate("sum(count)::BIGINT")) for partial in counts]
         scale = min(_MOST, max(1.0, _ENOUGH / sum(sizes)))
         names = [[file.name for file in files] for files in domains]
-        wanted = {"made_of": made_of, "domains": names, "rule": [POWER, scale]}
+        wanted = {"made_of": made_of, "domains": names, "rule": [power, scale]}
         if not path.exists() or note_in(note) != wanted:
             note.unlink(missing_ok=True)
             with writing(path) as unfinished:
-                _write(counts, sizes, scale, unfinished)
+                _write(counts, sizes, scale, power, unfinished)
             write_json(note, wanted)
     return path, scale
 
 
 def _write(
-    counts: Sequence[duckdb.DuckDBPyRelation], sizes: Sequence[int], scale: float, table: Path
+    counts: Sequence[duckdb.DuckDBPyRelation],
+    sizes: Sequence[int],
+    scale: float,
+    power: float,
+    table: Path,
 ) -> None:
     """Write the weights of all words to `table`: `counts` and the number of words are given for each domain."""
     weights = []
     for partial, of_domain in zip(counts, sizes, strict=True):
         weight = (
-            f"round(pow(sum(count) / {of_domain}::DOUBLE, {POWER}) * sqrt({of_domain}) * {_FINE})::BIGINT"
+            f"round(pow(sum(count) / {of_domain}::DOUBLE, {power}) * sqrt({of_domain}) * {_FINE})::BIGINT"
         )
         weights.append(partial.aggregate(f"word, {weight} AS weight", "word"))
     of_words = reduce(lambda one, other: one.union(other), weights).aggregate(

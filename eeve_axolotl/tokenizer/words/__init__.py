@@ -8,6 +8,7 @@ corpus, exactly, for every token that has a letter of the target scripts. The re
 base.py        what every splitter offers, and what both kinds share
 plain.py       bases whose alphabet is characters (SentencePiece's kind)
 byte_level.py  bases whose alphabet is bytes (GPT-2, Llama-3, Qwen)
+joined.py      words joined where a token may reach over the space between them
 """
 
 from __future__ import annotations
