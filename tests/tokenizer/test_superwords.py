@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from eeve_axolotl.tokenizer.superwords import check
 from eeve_axolotl.tokenizer.token_counts import unreachable
 from eeve_axolotl.tokenizer.words import word_splitter
 from eeve_axolotl.tokenizer.words.joined import JoinedWordSplitter, apart
+from tests.conftest import tiny_llama
+from tests.e2e import llama_cpp
 from tests.tokenizer.test_counting import write
 
 DICE = random.Random(0)
@@ -261,3 +264,18 @@ def test_what_is_joined_is_tokenized_by_itself(joined, whole_and_bare, text):
         for model, texts in zip(whole_and_bare, ([text], joined.words(text)), strict=True)
     )
     assert [token for token in bare if token in NEW] == [token for token in whole if token in NEW]
+
+
+def test_llama_cpp_cuts_text_alike(directory, tmp_path):
+    llama_cpp.needed()
+    shutil.copytree(directory, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tiny_llama(len(tokenizer)).save_pretrained(tmp_path / "model")
+    done = llama_cpp.convert(tmp_path / "model", tmp_path / "model.gguf")
+    assert done.returncode == 0, done.stdout[-2000:]
+    texts = TEXTS[:20]
+    wanted = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    over = {number for token, number in tokenizer.get_vocab().items() if is_superword(token)}
+    assert sum(not over.isdisjoint(ids) for ids in wanted) > 10
+    asked = [("tokenize", {"content": text, "add_special": False}) for text in texts]
+    assert [each["tokens"] for each in llama_cpp.ask(tmp_path / "model.gguf", *asked)] == wanted
