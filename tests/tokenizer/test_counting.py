@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow
 import pytest
 import regex
 from hypothesis import given, settings
@@ -30,6 +31,7 @@ from eeve_axolotl.tokenizer import counting
 from eeve_axolotl.tokenizer.base import extended_state, model_of
 from eeve_axolotl.tokenizer.build import build
 from eeve_axolotl.tokenizer.counting import word_counter, workers
+from eeve_axolotl.tokenizer.counting.table import SCHEMA, WordTable
 from eeve_axolotl.tokenizer.counting.word_counter import WordCounter
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from eeve_axolotl.tokenizer.spelling import byte_level_alphabet
@@ -392,6 +394,21 @@ def test_spans_leave_out_the_rarest_words(shards, right, splitter, tmp_path):
         assert len(counts) <= most < sum(row["count"] >= left_out for row in right)
 
 
+def test_a_table_is_not_in_memory_as_a_whole(splitter, tmp_path):
+    chance = random.Random(0)
+    words = sorted({"▁" + "".join(chr(chance.randrange(0xAC00, 0xD7A4)) for _ in range(9)) for _ in range(200_000)})
+    rows = pyarrow.table([words, [1] * len(words), [1] * len(words)], schema=SCHEMA)
+    parquet.write_table(rows, tmp_path / "words.parquet", row_group_size=2_000, compression=None)
+    del rows
+    large = WordTable(tmp_path / "words.parquet", splitter, files=1, documents=1, bytes=0)
+    before, most, read = pyarrow.total_allocated_bytes(), 0, []
+    for batch in large.record_batches(2_000):
+        read += batch["word"].to_pylist()
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert read == words
+    assert 0 < most < large.path.stat().st_size / 2
+
+
 @pytest.fixture
 def starting_is_cheap(monkeypatch):
     """Processes are started for the little text of tests too."""
@@ -453,6 +470,7 @@ KILLED = """
 import os, pickle, signal, sys
 from eeve_axolotl.tokenizer import counting
 from eeve_axolotl.tokenizer.counting import workers
+from eeve_axolotl.tokenizer.counting.table import SCHEMA, WordTable
 from eeve_axolotl.tokenizer.counting.word_counter import WordCounter
 
 shards, splitter, directory = pickle.load(sys.stdin.buffer)

@@ -43,7 +43,8 @@ class WordTable:
 
     def record_batches(self, rows: int) -> Iterator[pyarrow.RecordBatch]:
         """Arrow's record batches with the columns of `SCHEMA`, so many rows at a time, in the order of the words."""
-        with parquet.ParquetFile(self.path) as table:
+        # Without `pre_buffer`, which keeps all that was read of the file until its end.
+        with parquet.ParquetFile(self.path, pre_buffer=False) as table:
             for batch in table.iter_batches(rows, columns=SCHEMA.names):
                 yield batch.cast(SCHEMA)
 
