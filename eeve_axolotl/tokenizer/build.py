@@ -175,7 +175,7 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
         max_rounds=settings.max_rounds,
         method=settings.method,
         share_fragments=settings.share_fragments,
-        most_words=settings.memory_mb * 1000,
+        memory_mb=settings.memory_mb,
         curation=curation,
         multiple=settings.round_vocab_to,
         threads=settings.workers,
