@@ -15,9 +15,9 @@ SCHEMA = pyarrow.schema({"word": pyarrow.string(), "count": pyarrow.int64(), "do
 """The table's columns: a word in the vocabulary's alphabet, how often it occurs, how many documents have it."""
 
 WORD_BYTES, LETTER_BYTES = 400, 200
-"""What a word takes in the trainer of the tokenizers library, and each of its letters besides.
+"""What a word is reckoned to take in the trainer of the tokenizers library, and each of its letters besides.
 
-Measured with up to 16 threads (benchmarks/RESULTS.md, "Tokenizer: 20 million distinct words").
+benchmarks/tokenizer_trainer.py holds it against what is taken: less with few threads, up to a fifth more with 16.
 """
 
 
