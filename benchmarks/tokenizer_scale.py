@@ -5,7 +5,7 @@
 No corpus at hand has so many words, so a seeded generator makes them, without text: Hangul syllables, stems, endings and
 words are as frequent as their rank (Zipf), and a word is a stem of one to five syllables with up to two endings, as Korean
 is written. Each size is selected from in a process of its own, whose peak memory is told. The table is made as counting
-makes it, a sorted Parquet file; `memory_mb` bounds how many words the candidates are learned from. Finished sizes are lines
+makes it, a sorted Parquet file; `memory_mb` bounds the words that the candidates are learned from. Finished sizes are lines
 of results/tokenizer_scale.jsonl, and are not made again. The last line is a JSON object.
 """
 
@@ -170,7 +170,7 @@ def selected(arguments, millions: float) -> dict:
             min_count=20,
             intermediate_vocab_size=intermediate,
             max_rounds=1_000,
-            most_words=arguments.memory_mb * 1_000,
+            memory_mb=arguments.memory_mb,
             threads=arguments.threads,
         )
         return table, select(state, table, rules)
@@ -181,13 +181,15 @@ def selected(arguments, millions: float) -> dict:
     table, selection = choose(
         table_of(arguments.directory, round(millions * 1e6)), NEW_TOKENS, intermediate=40_000
     )
+    took, peak = time.perf_counter() - began, peak_rss_mb()
     return {
         "distinct_words": table.distinct,
+        "learned_from": table.fitting(arguments.memory_mb)[1],
         "table_mb": round(table.path.stat().st_size / 1e6),
         "new_tokens": len(selection.tokens),
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(took, 1),
         "rounds": len(selection.rounds),
-        "peak_rss_mb": round(peak_rss_mb()),
+        "peak_rss_mb": round(peak),
         "peak_rss_mb_of_libraries": round(before),
     }
 

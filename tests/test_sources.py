@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,6 +86,19 @@ def test_a_gzip_file_with_a_wrong_byte_is_named(tmp_path, place):
     (tmp_path / "a.jsonl.gz").write_bytes(whole)
     with pytest.raises(EEVEError, match=r"a\.jsonl\.gz: broken after [\d,]+ lines"):
         texts(tmp_path / "a.jsonl.gz")
+
+
+def test_a_parquet_file_is_not_in_memory_as_a_whole(tmp_path):
+    records = [{"text": os.urandom(500).hex()} for _ in range(8_000)]
+    pq.write_table(
+        pa.Table.from_pylist(records), tmp_path / "a.parquet", row_group_size=200, compression=None
+    )
+    (shard,) = Source(path=str(tmp_path / "a.parquet")).shards()
+    before, most = pa.total_allocated_bytes(), 0
+    for document, record in zip(shard.documents(), records, strict=True):
+        assert document.text == record["text"]
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 0 < most < (tmp_path / "a.parquet").stat().st_size / 2
 
 
 def test_a_broken_parquet_file_is_named(tmp_path):

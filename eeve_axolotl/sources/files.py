@@ -113,7 +113,8 @@ class FileShard(Shard):
     def _parquet(self, number: int, of: int, only: list[str] | None) -> Iterator[tuple[int, Record]]:
         row = 0
         try:
-            with parquet.ParquetFile(self.file) as table:
+            # Without `pre_buffer`, which keeps all that was read of the file until its end.
+            with parquet.ParquetFile(self.file, pre_buffer=False) as table:
                 # All of them where one is missing: the message names what there is.
                 present = set(only or ()) <= set(table.schema_arrow.names)
                 for n, batch in enumerate(table.iter_batches(_ROWS, columns=only if present else None)):

@@ -174,7 +174,7 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
         max_rounds=settings.max_rounds,
         method=settings.method,
         share_fragments=settings.share_fragments,
-        most_words=settings.memory_mb * 1000,
+        memory_mb=settings.memory_mb,
         curation=curation,
         multiple=settings.round_vocab_to,
         threads=settings.workers,
@@ -184,7 +184,7 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
         over = superwords.Superwords(state, selection.tokens, first_id, splitter)
         joined = over.look(shards, settings.superwords, min_count / table.bytes, settings.memory_mb)
         table = _count(settings, shards, joined, work / "joined", domains)
-        found_over = over.learn(table.weighed or table, settings.superwords, rules.most_words)
+        found_over = over.learn(table.weighed or table, settings.superwords, rules.memory_mb)
         LOG.info("%s superwords are candidates too", f"{len(found_over):,}")
         selection = select(state, table, rules, found_over)
     extended = bases.extended_state(state, selection.tokens, first_id)

@@ -20,7 +20,7 @@ _FIRST = 0x20000  # the trainer gets a character for each token, from here on: n
 
 
 def learn(
-    state: dict, table: WordTable, letters: list[str], vocab_size: int, most_words: int | None = None
+    state: dict, table: WordTable, letters: list[str], vocab_size: int, memory_mb: int | None = None
 ) -> list[str]:
     """Tokens that merges of the base's tokens and of `letters` make, the first merges first.
 
@@ -28,30 +28,32 @@ def learn(
         state: the base tokenizer's JSON.
         letters: tokens that come before any merge, in the vocabulary's alphabet, fragments included.
         vocab_size: how many tokens to learn, the alphabet of base tokens and letters included.
-        most_words: learn from so many of the most frequent words; None for all.
+        memory_mb: learn from the most frequent words, as many as a trainer keeps in this memory; None for all.
     """
     first_id = max(state["model"]["vocab"].values()) + 1
     model = model_of(extended_state(state, letters, first_id))
     numbers: dict[str, int] = {}
+    least, words = table.fitting(memory_mb)
 
     def as_characters() -> Iterator[tuple[str, int]]:
-        for run, count in _runs(model, table, most_words):
+        for run, count in _runs(model, table, least):
             yield "".join(chr(_FIRST + numbers.setdefault(token, len(numbers))) for token in run), count
 
-    trained = intermediate.train(
-        as_characters(), vocab_size, min(table.distinct, most_words or table.distinct)
-    )
+    trained = intermediate.train(as_characters(), vocab_size, words)
     tokens = list(numbers)
     merged = sorted(((number, made) for made, number in trained.get_vocab().items() if len(made) > 1))
     return list(dict.fromkeys("".join(tokens[ord(char) - _FIRST] for char in made) for _, made in merged))
 
 
-def _runs(model: Tokenizer, table: WordTable, most_words: int | None) -> Iterator[tuple[list[str], int]]:
-    """The base's tokens side by side that may merge: all of the scripts, a boundary only at the start."""
+def _runs(model: Tokenizer, table: WordTable, least: int) -> Iterator[tuple[list[str], int]]:
+    """The base's tokens side by side that may merge: all of the scripts, a boundary only at the start.
+
+    Words that occur less than `least` times are left out.
+    """
     splitter = table.splitter
     boundary = splitter.spelling.spell(BOUNDARY)
     is_part: dict[str, bool] = {boundary: True}
-    for tokens, count in tokens_of_words(model, table.frequent(most_words)):
+    for tokens, count in tokens_of_words(model, table.frequent(least)):
         run: list[str] = []
         for token in tokens:
             if token not in is_part:

@@ -15,16 +15,14 @@ from eeve_axolotl.tokenizer.watching import learning
 LOG = logger("tokenizer")
 
 
-def learn(table: WordTable, vocab_size: int, most_words: int | None = None) -> list[str]:
+def learn(table: WordTable, vocab_size: int, memory_mb: int | None = None) -> list[str]:
     """Tokens of a BPE tokenizer of `vocab_size` trained on the table's words: characters, then merges in order.
 
     Args:
-        most_words: learn from so many of the most frequent words; None for all. The trainer keeps its words
-            in memory, about 1 kB each.
+        memory_mb: learn from the most frequent words, as many as a trainer keeps in this memory; None for all.
     """
-    tokens = train(
-        table.spans(most_words), vocab_size, min(table.distinct, most_words or table.distinct)
-    ).get_vocab()
+    least, words = table.fitting(memory_mb)
+    tokens = train(table.spans(least), vocab_size, words).get_vocab()
     return sorted(tokens, key=tokens.__getitem__)
 
 

@@ -34,8 +34,8 @@ class SelectionRules:
     share_fragments: bool = False
     """Add letters of a byte-level base even where this changes the tokens of other text."""
 
-    most_words: int | None = None
-    """Learn candidates from so many of the most frequent words; None for all."""
+    memory_mb: int | None = None
+    """Learn candidates from the most frequent words, as many as fit; None for all."""
 
     curation: Curation = field(default_factory=Curation)
     """What a person allows and refuses."""

@@ -117,8 +117,8 @@ def _reasons(without: set[str], letters: Letters) -> dict[str, str]:
 
 def _learn(state: dict, table: WordTable, rules: SelectionRules, letters: list[str]) -> list[str]:
     """Candidates of several letters in the vocabulary's alphabet, in the order of their merges (steps 1 and 2)."""
-    size, most_words = rules.intermediate_vocab_size, rules.most_words
+    size, memory_mb = rules.intermediate_vocab_size, rules.memory_mb
     if rules.method == "continued":
-        return continued.learn(state, table, letters, size, most_words)
-    tokens = intermediate.learn(table, size, most_words)
+        return continued.learn(state, table, letters, size, memory_mb)
+    tokens = intermediate.learn(table, size, memory_mb)
     return [table.splitter.spelling.spell(token) for token in tokens if len(token) > 1]

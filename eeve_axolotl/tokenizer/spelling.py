@@ -6,6 +6,9 @@ them. A SentencePiece vocabulary says the same; a byte-level one has a printable
 
 from __future__ import annotations
 
+import pyarrow
+from pyarrow import compute
+
 BOUNDARY = "▁"  # SentencePiece's spelling of a space
 
 
@@ -34,6 +37,10 @@ class Spelling:
         """A token's text with ▁ for a space; bytes that are no whole character as <0xED>."""
         return token
 
+    def lengths(self, tokens: pyarrow.Array) -> pyarrow.Array:
+        """How many characters the text of each of `tokens` has: int32."""
+        return compute.utf8_length(tokens)
+
 
 class ByteLevel(Spelling):
     """Byte-level BPE's (GPT-2, Llama-3, Qwen): the UTF-8 bytes, each as a printable character."""
@@ -41,6 +48,8 @@ class ByteLevel(Spelling):
     def __init__(self) -> None:
         self._bytes = {ord(character): byte for character, byte in byte_level_alphabet().items()}
         self._characters = {byte: chr(code) for code, byte in self._bytes.items()}
+        #: A pattern for the bytes of a character but its first.
+        self._continuation = f"[{''.join(self._characters[byte] for byte in range(0x80, 0xC0))}]"
 
     def spell(self, text: str) -> str:
         """Text with ▁ for a space, in the vocabulary's alphabet."""
@@ -56,6 +65,11 @@ class ByteLevel(Spelling):
         return "".join(
             f"<0x{ord(char) - 0xDC00:02X}>" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in text
         )
+
+    def lengths(self, tokens: pyarrow.Array) -> pyarrow.Array:
+        """How many characters the text of each of `tokens` has, or begins to have: int32."""
+        continuing = compute.count_substring_regex(tokens, self._continuation)
+        return compute.subtract(compute.utf8_length(tokens), continuing)
 
     def bytes(self, token: str) -> bytes:
         """The bytes that a token stands for."""

@@ -91,30 +91,32 @@ class Superwords:
         self.pairs = frozenset(pair for pair, _ in zip(usable, range(_PAIRS * most), strict=False))
         return JoinedWordSplitter(self._state, self._splitter.scripts, self.pairs)
 
-    def learn(self, table: WordTable, most: int, most_words: int | None = None) -> list[str]:
+    def learn(self, table: WordTable, most: int, memory_mb: int | None = None) -> list[str]:
         """At most so many superwords, in the order of their merges.
 
         Args:
             table: joined words, as `look` says.
-            most_words: learn from so many of the most frequent; None for all.
+            memory_mb: learn from the most frequent, as many as a trainer keeps in this memory; None for all.
         """
         numbers = {
             token: n for n, token in enumerate(sorted({token for pair in self.pairs for token in pair}))
         }
 
+        least, words = table.fitting(memory_mb)
+
         def as_characters() -> Iterator[tuple[str, int]]:
-            for run, count in self._runs(table, most_words):
+            for run, count in self._runs(table, least):
                 yield "".join(chr(_FIRST + numbers[token]) for token in run), count
 
-        trained = intermediate.train(as_characters(), len(numbers) + most, table.distinct).get_vocab()
+        trained = intermediate.train(as_characters(), len(numbers) + most, words).get_vocab()
         tokens = list(numbers)
         merged = sorted((number, made) for made, number in trained.items() if len(made) > 1)
         learned = dict.fromkeys("".join(tokens[ord(char) - _FIRST] for char in made) for _, made in merged)
         return list(learned)[:most]
 
-    def _runs(self, table: WordTable, most_words: int | None) -> Iterator[tuple[list[str], int]]:
-        """Tokens side by side of which each two are one of the pairs."""
-        for joined, counts in table.frequent(most_words):
+    def _runs(self, table: WordTable, least: int) -> Iterator[tuple[list[str], int]]:
+        """Tokens side by side of which each two are one of the pairs, in words that occur at least `least` times."""
+        for joined, counts in table.frequent(least):
             for words, count in zip(map(apart, joined), counts, strict=True):
                 run: list[str] = []
                 for word in words:

@@ -9,12 +9,14 @@ import logging
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow
 import pytest
 import regex
 from hypothesis import given, settings
@@ -26,13 +28,15 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.sources import FileShard, Source
-from eeve_axolotl.tokenizer import counting
+from eeve_axolotl.tokenizer import counting, intermediate
 from eeve_axolotl.tokenizer.base import extended_state, model_of
 from eeve_axolotl.tokenizer.build import build
 from eeve_axolotl.tokenizer.counting import word_counter, workers
+from eeve_axolotl.tokenizer.counting.table import SCHEMA, WordTable
 from eeve_axolotl.tokenizer.counting.word_counter import WordCounter
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
-from eeve_axolotl.tokenizer.spelling import byte_level_alphabet
+from eeve_axolotl.tokenizer.spelling import ByteLevel as ByteLevelSpelling
+from eeve_axolotl.tokenizer.spelling import Spelling, byte_level_alphabet
 from eeve_axolotl.tokenizer.token_counts import count_tokens, tokens_of
 from eeve_axolotl.tokenizer.words import ByteLevelWordSplitter, PlainWordSplitter, WordSplitter
 from tests.conftest import corpus
@@ -386,10 +390,58 @@ def test_table_is_exact(shards, right, splitter, tmp_path):
 def test_spans_leave_out_the_rarest_words(shards, right, splitter, tmp_path):
     counted = counting.count(shards, splitter, tmp_path)
     assert len(list(counted.spans())) == sum(len(splitter.spans(row["word"])) for row in right)
-    for most in (10, 500, 3000, len(right) - 1):
-        counts = [count for _, count in counted.spans(most)]
-        left_out = max(row["count"] for row in right if row["count"] < min(counts))
-        assert len(counts) <= most < sum(row["count"] >= left_out for row in right)
+    for least in (2, 3, 10):
+        kept = [row for row in right if row["count"] >= least]
+        assert len(list(counted.spans(least))) == sum(len(splitter.spans(row["word"])) for row in kept)
+
+
+def test_as_many_words_fit_as_their_letters_allow(shards, right, splitter, tmp_path, monkeypatch):
+    monkeypatch.setattr("eeve_axolotl.tokenizer.counting.table.WORD_BYTES", 10_000)
+    monkeypatch.setattr("eeve_axolotl.tokenizer.counting.table.LETTER_BYTES", 5_000)
+    counted = counting.count(shards, splitter, tmp_path)
+
+    def taken(least):
+        return sum(10_000 + 5_000 * len(row["word"]) for row in right if row["count"] >= least)
+
+    tried = set()
+    for memory_mb in (1, 2, 4, 8, 16, 32, 64):
+        least, words = counted.fitting(memory_mb)
+        assert words == sum(row["count"] >= least for row in right)
+        assert taken(least) <= memory_mb * 1_000_000
+        assert least == 1 or taken(least - 1) > memory_mb * 1_000_000
+        tried.add(least)
+    assert len(tried) > 3
+
+
+def test_words_that_fit_are_all_learned_from(shards, right, splitter, tmp_path):
+    counted = counting.count(shards, splitter, tmp_path)
+    assert counted.fitting(100) == counted.fitting(None) == (1, len(right))
+    assert intermediate.learn(counted, 2_000, 100) == intermediate.learn(counted, 2_000)
+
+
+@given(st.lists(st.text()))
+def test_lengths_are_those_of_the_text_however_it_is_spelled(texts):
+    texts = [re.sub("[\ud800-\udfff]", "", text) for text in texts]
+    for spelling in (Spelling(), ByteLevelSpelling()):
+        spelled = pyarrow.array([spelling.spell(text) for text in texts], pyarrow.string())
+        assert spelling.lengths(spelled).to_pylist() == [len(text) for text in texts]
+
+
+def test_a_table_is_not_in_memory_as_a_whole(splitter, tmp_path):
+    chance = random.Random(0)
+    words = sorted(
+        {"▁" + "".join(chr(chance.randrange(0xAC00, 0xD7A4)) for _ in range(9)) for _ in range(200_000)}
+    )
+    rows = pyarrow.table([words, [1] * len(words), [1] * len(words)], schema=SCHEMA)
+    parquet.write_table(rows, tmp_path / "words.parquet", row_group_size=2_000, compression=None)
+    del rows
+    large = WordTable(tmp_path / "words.parquet", splitter, files=1, documents=1, bytes=0)
+    before, most, read = pyarrow.total_allocated_bytes(), 0, []
+    for batch in large.record_batches(2_000):
+        read += batch["word"].to_pylist()
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert read == words
+    assert 0 < most < large.path.stat().st_size / 2
 
 
 @pytest.fixture
@@ -451,8 +503,9 @@ def test_two_ray_workers_count_as_one_does(shards, right, splitter, tmp_path):
 
 KILLED = """
 import os, pickle, signal, sys
-from eeve_axolotl.tokenizer import counting
+from eeve_axolotl.tokenizer import counting, intermediate
 from eeve_axolotl.tokenizer.counting import workers
+from eeve_axolotl.tokenizer.counting.table import SCHEMA, WordTable
 from eeve_axolotl.tokenizer.counting.word_counter import WordCounter
 
 shards, splitter, directory = pickle.load(sys.stdin.buffer)

@@ -14,6 +14,12 @@ from eeve_axolotl.tokenizer.words.base import WordSplitter
 SCHEMA = pyarrow.schema({"word": pyarrow.string(), "count": pyarrow.int64(), "documents": pyarrow.int64()})
 """The table's columns: a word in the vocabulary's alphabet, how often it occurs, how many documents have it."""
 
+WORD_BYTES, LETTER_BYTES = 400, 200
+"""What a word is reckoned to take in the trainer of the tokenizers library, and each of its letters besides.
+
+benchmarks/tokenizer_trainer.py holds it against what is taken: less with few threads, up to a fifth more with 16.
+"""
+
 
 class WordTable:
     """A corpus's distinct words on disk, with how often each occurs and in how many documents."""
@@ -43,36 +49,45 @@ class WordTable:
 
     def record_batches(self, rows: int) -> Iterator[pyarrow.RecordBatch]:
         """Arrow's record batches with the columns of `SCHEMA`, so many rows at a time, in the order of the words."""
-        with parquet.ParquetFile(self.path) as table:
+        # Without `pre_buffer`, which keeps all that was read of the file until its end.
+        with parquet.ParquetFile(self.path, pre_buffer=False) as table:
             for batch in table.iter_batches(rows, columns=SCHEMA.names):
                 yield batch.cast(SCHEMA)
 
-    def spans(self, most: int | None = None) -> Iterator[tuple[str, int]]:
+    def spans(self, least: int = 1) -> Iterator[tuple[str, int]]:
         """The parts of the words that can become tokens, with the counts of the words. May repeat one.
 
         Args:
-            most: leave out the rarest words, as `frequent` does.
+            least: leave out words that occur less often.
         """
-        for words, counts in self.frequent(most):
+        for words, counts in self.frequent(least):
             for word, count in zip(words, counts, strict=True):
                 for span in self.splitter.spans(word):
                     yield span, count
 
-    def frequent(self, most: int | None = None) -> Iterator[tuple[list[str], list[int]]]:
-        """Batches of words and counts without the rarest words, all of a count alike.
-
-        Args:
-            most: how many words are left at most; None for all.
-        """
-        least = 1 if most is None or self.distinct <= most else self._least(most)
+    def frequent(self, least: int = 1) -> Iterator[tuple[list[str], list[int]]]:
+        """Batches of words and counts, without the words that occur less than `least` times."""
         for words, counts in self.batches():
             kept = [(word, count) for word, count in zip(words, counts, strict=True) if count >= least]
             yield [word for word, _ in kept], [count for _, count in kept]
 
-    def _least(self, most: int) -> int:
-        """The lowest count that at most `most` words reach, if it is not above a million."""
-        words = np.zeros(1_000_001, dtype=np.int64)
-        for _, counts in self.batches():
-            words += np.bincount(np.minimum(counts, len(words) - 1), minlength=len(words))
-        reach = words[::-1].cumsum()[::-1]
-        return min(int(np.searchsorted(-reach, -most)), len(words) - 1)
+    def fitting(self, memory_mb: int | None) -> tuple[int, int]:
+        """The lowest count, at most a million, whose words and all above it can be learned from in so much memory.
+
+        Args:
+            memory_mb: in MB, for the trainer of the tokenizers library; None for no limit.
+
+        Returns (that count, how many words have it or more).
+        """
+        if memory_mb is None:
+            return 1, self.distinct
+        words, taken = np.zeros((2, 1_000_001), dtype=np.int64)
+        for batch in self.record_batches(200_000):
+            letters = self.splitter.spelling.lengths(batch["word"]).to_numpy().astype(np.int64)
+            counts = np.minimum(batch["count"].to_numpy(), len(words) - 1)
+            np.add.at(words, counts, 1)
+            np.add.at(taken, counts, WORD_BYTES + LETTER_BYTES * letters)
+        reach = taken[::-1].cumsum()[::-1]
+        least = int(np.searchsorted(-reach, -memory_mb * 1_000_000))
+        least = max(1, min(least, len(words) - 1))
+        return least, int(words[least:].sum())
