@@ -19,7 +19,8 @@ WHERE_AND_HOW = {
     "work_directory",
     "keep_work",
 }
-"""Keys that change nothing in the tokenizer: its manifest leaves them out."""
+"""Keys that change nothing in the tokenizer: its manifest leaves them out. Of more words than fit into `memory_mb` it
+decides from which of them candidates are learned."""
 
 
 class TokenizerSettings(Settings):
@@ -95,7 +96,8 @@ class TokenizerSettings(Settings):
     """Text that is not in `corpus`, for the report to measure the tokenizer on."""
 
     memory_mb: int = Field(default=4_000, ge=100)
-    """Memory for counting the corpus's words, all processes together; more words than fit go to disk."""
+    """Memory for counting the corpus's words, all processes together; more words than fit go to disk. Candidates are
+    learned from as many of the most frequent words as fit."""
 
     workers: int = Field(default=1, gt=0)
     """How many processes count at once; each reads in one thread and counts in another."""
