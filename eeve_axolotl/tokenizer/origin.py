@@ -56,6 +56,10 @@ def what_changed(manifest: Mapping[str, Any], settings: TokenizerSettings) -> li
     """
     built = manifest.get("settings") or {}
     now = redacted(settings.model_dump(mode="json", exclude=WHERE_AND_HOW))
+    if built:  # a key that its version did not know: it did as the default says
+        fields = TokenizerSettings.model_fields.items()
+        defaults = {key: field.default for key, field in fields if key in now and not field.is_required()}
+        built = {**defaults, **built}
     found = inputs.differences(built, {key: now.get(key) for key in built})
     before = manifest.get("made_of")
     if before and not found:

@@ -90,7 +90,7 @@ class TokenizerSettings(Settings):
     """Regular expressions: a token that one matches anywhere is not added, unless it is a single letter."""
 
     max_token_length: int | None = Field(default=None, gt=0)
-    """Longer tokens are not added, in characters without the ▁."""
+    """Longer tokens are not added, in characters without the ▁ before them; one inside a superword counts."""
 
     held_out: list[Source] = Field(default=[])
     """Text that is not in `corpus`, for the report to measure the tokenizer on."""

@@ -149,6 +149,9 @@ def test_the_short_road_is_one_stage_from_the_base(ground, monkeypatch, tied, st
     assert stage["base_model"] == (whole if start else "./started")
     assert stage["eeve"]["stage"] == 6 and "untie" not in stage["eeve"]
     assert (pipeline.get("start") or {}).get("untie", False) is (tied and not start)
+    if start:  # what the comment says to do, a tied base's second matrix included
+        told = yaml.safe_load(re.search(r"(?m)^# (start: .*)$", Path("mine/pipeline.yml").read_text())[1])
+        assert told["start"] == {"base": whole, "output": "./started", **({"untie": True} if tied else {})}
     readme = Path("mine/README.md").read_text()
     assert "one stage instead of" in readme and "stage7" not in readme and "stages1to5" not in readme
     monkeypatch.chdir("mine")

@@ -20,6 +20,7 @@ from eeve_axolotl.embeddings import subwords
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.tokenizer.base import extended_state, model_of
 from eeve_axolotl.tokenizer.build import build
+from eeve_axolotl.tokenizer.origin import what_changed
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 from eeve_axolotl.tokenizer.spelling import is_superword
 from eeve_axolotl.tokenizer.superwords import check
@@ -52,6 +53,10 @@ def sentence() -> str:
 WORDS = ["할 수 있습니다", "될 수 있다", "수", "가나에 대한", "있습니다", "(가나) 다라", "Hello", "바  사"]
 TEXTS = [". ".join(sentence() for _ in range(8)) + DICE.choice([".", "\n", ", the"]) for _ in range(150)]
 MIN_COUNT = 10
+GREEK = [
+    f"{' '.join(random.Random(n).choices(['και', 'είναι', 'νερό', 'έργο', 'στην', 'πόλη', '할 수'], k=20))}. {text[:60]}"
+    for n, text in enumerate(TEXTS)
+]
 
 
 def built(base: Path, directory: Path, **keys) -> dict:
@@ -220,6 +225,32 @@ def test_a_base_that_cuts_between_words_is_refused(small_tokenizer_directory, tm
             EEVEError, match=f"superwords: no new token of some base can reach over a space.*{why}"
         ):
             check("some base", other, word_splitter(other, ["Hangul"]))
+
+
+def test_a_tokenizer_that_has_superwords_is_extended_without_more_of_them(directory, tmp_path):
+    greek = {"script": ["Greek"], "corpus": [{"path": str(write(tmp_path / "greek.jsonl", GREEK))}]}
+    with pytest.raises(EEVEError, match="some of its own tokens do already.*remove `superwords`"):
+        built(directory, tmp_path, **greek)
+    manifest = built(directory, tmp_path, **greek, superwords=0)
+    before = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    after = Tokenizer.from_file(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    produced = [
+        token for each in after.encode_batch(GREEK, add_special_tokens=False) for token in each.tokens
+    ]
+    assert manifest["counts"] == {token: produced.count(token) for token in manifest["counts"]}
+    for text in TEXTS[:50]:
+        assert after.encode(text).ids == before.encode(text).ids
+
+
+def test_superwords_asked_for_later_are_a_change_also_beside_a_manifest_that_does_not_know_them(
+    base_tokenizer_directory, tmp_path
+):
+    manifest = built(base_tokenizer_directory, tmp_path, superwords=0)
+    del manifest["settings"]["superwords"]
+    asked = TokenizerSettings(**manifest["settings"], output=str(tmp_path / "tokenizer"))
+    assert not what_changed(manifest, asked)
+    with_some = asked.model_copy(update={"superwords": 12})
+    assert what_changed(manifest, with_some)[0] == "superwords was 0 and is 12"
 
 
 # What is joined: all that is tokenized together, and no more.

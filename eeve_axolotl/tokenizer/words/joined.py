@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from eeve_axolotl.tokenizer.spelling import BOUNDARY
+from eeve_axolotl.tokenizer.spelling import BOUNDARY, is_superword
 from eeve_axolotl.tokenizer.words.plain import PlainWordSplitter, Sections
 
 _CACHE = 100_000  # words of which it is remembered how they end and begin
@@ -33,6 +33,9 @@ def reason_against(state: dict, splitter: object) -> str | None:
         return "its pre-tokenizer cuts text between words"
     if not Sections(state).are_known:
         return "it cuts or changes text by more than ▁ for a space"
+    added = {token["content"] for token in state["added_tokens"]}
+    if any(is_superword(token) for token in state["model"]["vocab"] if token not in added):
+        return "some of its own tokens do already, so words cannot be told apart"
     if not splitter.exactly_spans:
         return "its own tokens tie letters of the script to other characters"
     return None
