@@ -19,6 +19,7 @@ from eeve_axolotl.run import StageRun
 from eeve_axolotl.settings import Settings, duplicate_keys, read_mapping, read_yaml
 from eeve_axolotl.stages import Layers, Rows
 from eeve_axolotl.text import where_it_reads
+from eeve_axolotl.tokenizer.build import check_base
 from eeve_axolotl.tokenizer.settings import TokenizerSettings
 
 LOG = logger("check")
@@ -74,7 +75,7 @@ def kind_of(cfg: Mapping[str, Any]) -> type[Settings] | None:
 
 
 def look_at_ours(path: str, schema: type[Settings], changes: Iterable[str] = ()) -> Found:
-    """Everything that would stop the command that reads a tokenizer, corpus or pipeline YAML, by its own validator."""
+    """What would stop the command that reads a tokenizer, corpus or pipeline YAML: its validator, a tokenizer's base."""
     found = Found()
     found.problems += [
         f"`{key}` stands in lines {' and '.join(map(str, lines))} of {path}, and only the last counts; keep one"
@@ -82,6 +83,8 @@ def look_at_ours(path: str, schema: type[Settings], changes: Iterable[str] = ())
     ]
     try:
         settings = read_yaml(path, schema, changes)
+        if isinstance(settings, TokenizerSettings):
+            check_base(settings)
         if isinstance(settings, PipelineSettings):
             _look_at_pipeline(path, settings, found)
     except EEVEError as error:

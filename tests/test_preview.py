@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from eeve_axolotl.cli import eeve
 from eeve_axolotl.settings import duplicate_keys
 from tests.conftest import extended, tiny_llama
+from tests.tokenizer.test_byte_level import KINDS
 
 
 @pytest.fixture
@@ -224,3 +225,24 @@ def test_one_line_of_ours_without_the_block_is_no_plain_axolotl(recipe, left):
     others = {"plugins", "trainer_cls"} - {left}
     code, said = check(recipe(eeve=None, **dict.fromkeys(others)))
     assert code == 1 and "has no `eeve:` block" in said
+
+
+@pytest.mark.parametrize("keys, told", [
+    ({}, None),
+    ({"base": "./nowhere"}, "no tokenizer at ./nowhere"),
+    ({"base": "./byte_level", "superwords": 10}, "no new token of ./byte_level can reach over a space"),
+    ({"base": "mistral_common:nothing.model"}, "nothing.model"),
+    ({"allow": ["Hello"]}, "Hello"),
+    ({"base": "someone/on-the-hub", "superwords": 10}, None),
+])  # fmt: skip
+def test_a_tokenizers_yaml_is_held_against_its_base_where_that_is_at_hand(
+    tmp_path, monkeypatch, base_tokenizer, keys, told
+):
+    monkeypatch.chdir(tmp_path)
+    base_tokenizer.save_pretrained("base")
+    KINDS["llama3"]().save_pretrained("byte_level")
+    cfg = {"base": "./base", "output": "./out", "corpus": [{"path": "./text"}], "script": ["Hangul"], **keys}
+    (tmp_path / "tokenizer.yml").write_text(yaml.safe_dump(cfg))
+    code, said = check("tokenizer.yml")
+    assert (code == 0) is (told is None), said
+    assert told is None or told in said

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
+from eeve_axolotl.checks import is_local_path
 from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.files import alone, check_writable, replacing, write_json
 from eeve_axolotl.logs import logger
@@ -69,6 +70,25 @@ def build(settings: TokenizerSettings) -> dict:
         manifest = {**_manifest(settings, learned, verified), "made_of": known_since(of, made_of(settings))}
         _write(output, settings, learned, verified, manifest)
     return manifest
+
+
+def check_base(settings: TokenizerSettings) -> None:
+    """Raise EEVEError where `build` would stop at the base, or at what is asked of it. Says nothing of a base on the hub."""
+    if ":" in settings.base or is_local_path(settings.base):
+        _rests_on(settings)
+
+
+def _rests_on(
+    settings: TokenizerSettings,
+) -> tuple[PreTrainedTokenizerFast, dict, WordSplitter, Curation]:
+    """The base, its JSON, what cuts text into words, and what a person allows: all that can be refused without a corpus."""
+    base = bases.load(settings.base, settings.script)
+    state = json.loads(base.backend_tokenizer.to_str())
+    splitter = word_splitter(state, settings.script)
+    if settings.superwords:
+        superwords.check(settings.base, state, splitter)
+    lists = settings.allow, settings.deny, settings.reject
+    return base, state, splitter, Curation.read(splitter, *lists, settings.max_token_length)
 
 
 def _check_output(output: Path, settings: TokenizerSettings) -> None:
@@ -142,17 +162,10 @@ class _Verified:
 
 def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
     """Count the corpus's words in `work`, and choose the new tokens."""
-    base = bases.load(settings.base, settings.script)
+    base, state, splitter, curation = _rests_on(settings)
     by_entry = [source.shards() for source in settings.corpus]
     shards = [shard for entry in by_entry for shard in entry]
     domains = [number for number, entry in enumerate(by_entry) for _ in entry]
-    state = json.loads(base.backend_tokenizer.to_str())
-    splitter = word_splitter(state, settings.script)
-    if settings.superwords:
-        superwords.check(settings.base, state, splitter)
-    curation = Curation.read(
-        splitter, settings.allow, settings.deny, settings.reject, settings.max_token_length
-    )
     table = _count(settings, shards, splitter, work, domains)
     words = table.distinct
     min_count = settings.threshold(table.bytes)
