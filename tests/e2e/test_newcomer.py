@@ -269,7 +269,7 @@ def test_a_preferred_answer_becomes_likelier_and_no_row_moves(run, project, chat
         for question, own, other in pairs
     ]
     write_lines(project / "preferences/text.jsonl", lines * 10)
-    preferred = tuned(run, project, "dpo", max_steps=8, learning_rate=1e-3)
+    preferred = tuned(run, project, "dpo", max_steps=20, learning_rate=2e-3)
     (before_it, of_chat), (after_it, tokenizer) = loaded(chat), loaded(preferred)
     assert tokenizer.get_vocab() == of_chat.get_vocab()
     before, after = (load_file(each / "model.safetensors") for each in (chat, preferred))
