@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks.ablation_arms import Arm
 from benchmarks.ablation_bases import Base, batches, load
-from benchmarks.ablation_train import WARM_UP, cost_of, measure, steps_of
+from benchmarks.ablation_train import cost_of, measure, steps_of, warm_up_of
 from benchmarks.new_rows import LANGUAGES
 from eeve_axolotl.stages import Layers
 
@@ -97,12 +97,8 @@ def write_yamls(directory: Path, base: Base, arm: Arm, seed: int, plan: list[int
 
 def recipe_of(base: Base, before: str, output: str, together: list, seed: int, rate: float) -> dict[str, Any]:
     """A run's YAML, of stages and the steps of each."""
-
-    def warm_up(steps: int) -> int:
-        return min(WARM_UP, max(1, steps // 4))
-
     stages = [
-        {"stage": int(stage.name), "max_steps": steps, "warmup_steps": warm_up(steps)}
+        {"stage": int(stage.name), "max_steps": steps, "warmup_steps": warm_up_of(steps)}
         for stage, steps in together
     ]
     longest = max(steps for _, steps in together)
@@ -125,7 +121,7 @@ def recipe_of(base: Base, before: str, output: str, together: list, seed: int, r
         "gradient_accumulation_steps": 1,
         "learning_rate": rate,
         "lr_scheduler": "cosine",
-        "warmup_steps": warm_up(longest),
+        "warmup_steps": warm_up_of(longest),
         "optimizer": "adamw_torch",
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,

@@ -114,6 +114,11 @@ def next_token(model, ids: torch.Tensor) -> torch.Tensor:
     return model(input_ids=ids, labels=ids).loss
 
 
+def warm_up_of(steps: int) -> int:
+    """The warm-up of a stage of so many steps."""
+    return min(WARM_UP, max(1, steps // 4))
+
+
 def steps_through(
     base: Base, model, groups: list[dict], text, steps: int, *, floor: float = 0.0, loss_of=next_token
 ) -> Iterator[None]:
@@ -126,7 +131,7 @@ def steps_through(
     """
     optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0)
     trained = [each for group in groups for each in group["params"]]
-    warm_up = min(WARM_UP, max(1, steps // 4))
+    warm_up = warm_up_of(steps)
     for step in range(steps):
         model.train()
         part = max(0, step - warm_up) / max(1, steps - warm_up)

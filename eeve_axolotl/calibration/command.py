@@ -13,8 +13,7 @@ from eeve_axolotl.errors import EEVEError
 from eeve_axolotl.evaluation.inspection import load
 from eeve_axolotl.files import check_writable, replacing, write_json
 from eeve_axolotl.records import MARK, START, check_place_to_start, is_ours
-from eeve_axolotl.sources import Source
-from eeve_axolotl.sources.files import as_what
+from eeve_axolotl.sources import check_has_text
 from eeve_axolotl.tokenizer_files import travel_with_tokenizers
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import id_count, manifest_base_size, resolve, tokenizer_beside
@@ -46,8 +45,7 @@ def start(
     output = Path(output)
     _check_output(output, base, tokenizer)
     for text in texts:
-        if not Path(text).exists() or not Source(path=text).files():
-            raise EEVEError(f"--text: there is no text in {text}; {as_what()}")
+        check_has_text(text, "--text")
     base_size = manifest_base_size(tokenizer)
     if base_size is None:
         raise EEVEError(f"{tokenizer} is no tokenizer of ours; build it with `axolotl eeve tokenizer`")

@@ -26,8 +26,7 @@ from eeve_axolotl.records import (
     weights_sha256,
 )
 from eeve_axolotl.secrets import redacted
-from eeve_axolotl.sources import Source
-from eeve_axolotl.sources.files import as_what
+from eeve_axolotl.sources import check_has_text
 
 
 class StartStep:
@@ -208,8 +207,7 @@ class StartStep:
         for text in self.texts:
             if self._corpus and not self._corpus.done and _within(text, self._corpus.output):
                 continue
-            if not Path(text).exists() or not Source(path=text).files():
-                raise EEVEError(f"start: there is no text in {text}; {as_what()}")
+            check_has_text(text, "start")
         for text in self.texts if self.settings.texts else ():
             for name, path in held_out.items():
                 if _within(path, text):

@@ -3,6 +3,6 @@
 from eeve_axolotl.sources.datasets import DatasetShard
 from eeve_axolotl.sources.files import FileShard
 from eeve_axolotl.sources.shard import Document, Shard, text_of
-from eeve_axolotl.sources.source import Source
+from eeve_axolotl.sources.source import Source, check_has_text
 
-__all__ = ["DatasetShard", "Document", "FileShard", "Shard", "Source", "text_of"]
+__all__ = ["DatasetShard", "Document", "FileShard", "Shard", "Source", "check_has_text", "text_of"]

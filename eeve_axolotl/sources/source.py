@@ -77,3 +77,9 @@ class Source(SourceKeys):
             way = as_what() if Path(self.path).is_dir() else "give the path of your text"
             raise EEVEError(f"the corpus {self.path} matches no file; {way}")
         return [FileShard(file, self) for file in files]
+
+
+def check_has_text(path: str, what: str) -> None:
+    """Raise EEVEError, which begins with `what`, unless there are files of text at `path`."""
+    if not Path(path).exists() or not Source(path=path).files():
+        raise EEVEError(f"{what}: there is no text in {path}; {as_what()}")

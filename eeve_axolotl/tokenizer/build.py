@@ -45,7 +45,6 @@ from eeve_axolotl.tokenizer.spelling import is_superword
 from eeve_axolotl.tokenizer.token_counts import count_tokens, unreachable
 from eeve_axolotl.tokenizer.watching import WatchedTable, counting
 from eeve_axolotl.tokenizer.words import WordSplitter, word_splitter
-from eeve_axolotl.tokenizer.words.joined import JoinedWordSplitter
 from eeve_axolotl.version import __version__
 from eeve_axolotl.vocabulary import id_count
 
@@ -196,7 +195,7 @@ def _learn(settings: TokenizerSettings, work: Path) -> _Learned:
     if settings.superwords:
         over = superwords.Superwords(state, selection.tokens, first_id, splitter)
         joined = over.look(shards, settings.superwords, min_count / table.bytes, settings.memory_mb)
-        table = _count(settings, shards, joined, work / "joined", domains)
+        table = _count(settings, shards, joined, work / "joined", domains, power=1)
         found_over = over.learn(table.weighed or table, settings.superwords, rules.memory_mb)
         LOG.info("%s superwords are candidates too", f"{len(found_over):,}")
         selection = select(state, table, rules, found_over)
@@ -212,6 +211,7 @@ def _count(
     splitter: WordSplitter,
     work: Path,
     domains: list[int],
+    power: float = POWER,
 ) -> WordTable:
     """Count the words of `shards` in `work`, each of a domain."""
     with counting(shards, work) as watched:
@@ -223,7 +223,7 @@ def _count(
             workers=settings.workers,
             engine=settings.engine,
             domains=domains if settings.weigh_words_by == "domain" else None,
-            power=1 if isinstance(splitter, JoinedWordSplitter) else POWER,
+            power=power,
         )
 
 

@@ -16,8 +16,6 @@ from eeve_axolotl.tokenizer.base import extended_state, model_of, tokens_of_word
 from eeve_axolotl.tokenizer.counting.table import WordTable
 from eeve_axolotl.tokenizer.spelling import BOUNDARY
 
-_FIRST = 0x20000  # the trainer gets a character for each token, from here on: none of them is white space
-
 
 def learn(
     state: dict, table: WordTable, letters: list[str], vocab_size: int, memory_mb: int | None = None
@@ -32,17 +30,8 @@ def learn(
     """
     first_id = max(state["model"]["vocab"].values()) + 1
     model = model_of(extended_state(state, letters, first_id))
-    numbers: dict[str, int] = {}
     least, words = table.fitting(memory_mb)
-
-    def as_characters() -> Iterator[tuple[str, int]]:
-        for run, count in _runs(model, table, least):
-            yield "".join(chr(_FIRST + numbers.setdefault(token, len(numbers))) for token in run), count
-
-    trained = intermediate.train(as_characters(), vocab_size, words)
-    tokens = list(numbers)
-    merged = sorted(((number, made) for made, number in trained.get_vocab().items() if len(made) > 1))
-    return list(dict.fromkeys("".join(tokens[ord(char) - _FIRST] for char in made) for _, made in merged))
+    return intermediate.merged(_runs(model, table, least), {}, vocab_size, words)
 
 
 def _runs(model: Tokenizer, table: WordTable, least: int) -> Iterator[tuple[list[str], int]]:

@@ -13,6 +13,7 @@ from eeve_axolotl.tokenizer.counting.table import WordTable
 from eeve_axolotl.tokenizer.watching import learning
 
 LOG = logger("tokenizer")
+_FIRST = 0x20000  # the trainer gets a character for each token, from here on: none of them is white space
 
 
 def learn(table: WordTable, vocab_size: int, memory_mb: int | None = None) -> list[str]:
@@ -24,6 +25,28 @@ def learn(table: WordTable, vocab_size: int, memory_mb: int | None = None) -> li
     least, words = table.fitting(memory_mb)
     tokens = train(table.spans(least), vocab_size, words).get_vocab()
     return sorted(tokens, key=tokens.__getitem__)
+
+
+def merged(
+    runs: Iterable[tuple[list[str], int]], numbers: dict[str, int], vocab_size: int, total: int
+) -> list[str]:
+    """What a BPE trainer makes of tokens side by side, the first merges first; each once.
+
+    Args:
+        runs: tokens that may merge, and how often they stand so.
+        numbers: of tokens, by which the trainer decides between equals; those that it lacks are numbered as they come.
+        vocab_size: how many tokens to learn, those that merge included.
+        total: about how many runs there are, for the bar.
+    """
+
+    def as_characters() -> Iterator[tuple[str, int]]:
+        for run, count in runs:
+            yield "".join(chr(_FIRST + numbers.setdefault(token, len(numbers))) for token in run), count
+
+    trained = train(as_characters(), vocab_size, total)
+    tokens = list(numbers)
+    found = sorted((number, made) for made, number in trained.get_vocab().items() if len(made) > 1)
+    return list(dict.fromkeys("".join(tokens[ord(char) - _FIRST] for char in made) for _, made in found))
 
 
 def train(words: Iterable[tuple[str, int]], vocab_size: int, total: int = 0) -> Tokenizer:

@@ -31,7 +31,6 @@ _READ = 500_000_000  # characters that pairs are looked for in, at most
 _PAIRS = 8  # pairs of tokens for each superword that is asked for
 _PER_PAIR = 600  # bytes, about, while they are sorted
 _CACHE = 100_000  # words of which the tokens are remembered
-_FIRST = 0x20000  # the trainer gets a character for each token, from here on: none of them is white space
 
 
 def check(base: str, state: dict, splitter: WordSplitter) -> None:
@@ -98,21 +97,10 @@ class Superwords:
             table: joined words, as `look` says.
             memory_mb: learn from the most frequent, as many as a trainer keeps in this memory; None for all.
         """
-        numbers = {
-            token: n for n, token in enumerate(sorted({token for pair in self.pairs for token in pair}))
-        }
-
+        tokens = sorted({token for pair in self.pairs for token in pair})
+        numbers = {token: n for n, token in enumerate(tokens)}
         least, words = table.fitting(memory_mb)
-
-        def as_characters() -> Iterator[tuple[str, int]]:
-            for run, count in self._runs(table, least):
-                yield "".join(chr(_FIRST + numbers[token]) for token in run), count
-
-        trained = intermediate.train(as_characters(), len(numbers) + most, words).get_vocab()
-        tokens = list(numbers)
-        merged = sorted((number, made) for made, number in trained.items() if len(made) > 1)
-        learned = dict.fromkeys("".join(tokens[ord(char) - _FIRST] for char in made) for _, made in merged)
-        return list(learned)[:most]
+        return intermediate.merged(self._runs(table, least), numbers, len(tokens) + most, words)[:most]
 
     def _runs(self, table: WordTable, least: int) -> Iterator[tuple[list[str], int]]:
         """Tokens side by side of which each two are one of the pairs, in words that occur at least `least` times."""
