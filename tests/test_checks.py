@@ -94,7 +94,9 @@ def test_a_missing_base_model_names_the_recipe_that_makes_it(tmp_path):
             checks.check_inputs(cfg)
         return str(error.value)
 
-    assert f"run `axolotl train {tmp_path / 'stage1.yml'}` first" in missing(2, outputs / "stage1")
+    (tmp_path / "disk").symlink_to(outputs)
+    for place in (outputs, tmp_path / "disk"):
+        assert f"run `axolotl train {tmp_path / 'stage1.yml'}` first" in missing(2, place / "stage1")
     assert f"`axolotl merge-lora {tmp_path / 'stage6.yml'}` first" in missing(
         7, outputs / "stage6" / "merged"
     )
